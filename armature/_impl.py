@@ -1,0 +1,64 @@
+"""The one place where the twins are chosen, for all of them at once.
+
+`ARMATURE_PURE` set to anything but empty or `0` chooses the pure twins, as does an interpreter other than
+CPython. `ARMATURE_REQUIRE_SPEEDUPS=1` forbids falling back. A compiled room that is absent is a reason to fall
+back; one that is present but broken or stale is an error, never a silent fallback.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING
+
+__all__ = ["IMPL", "PURE", "REASON", "buffers", "connection", "dispatch", "message", "parser", "router", "writer"]
+
+_TWINS = ("buffers", "connection", "dispatch", "message", "parser", "router", "writer")
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
+def _choose() -> tuple[bool, str]:
+    required = _flag("ARMATURE_REQUIRE_SPEEDUPS")
+    if _flag("ARMATURE_PURE"):
+        if required:
+            raise ImportError("ARMATURE_PURE and ARMATURE_REQUIRE_SPEEDUPS contradict each other; unset one of them")
+        return True, "ARMATURE_PURE is set"
+    if platform.python_implementation() != "CPython":
+        if required:
+            raise ImportError(
+                "ARMATURE_REQUIRE_SPEEDUPS is set, but the compiled twins need CPython; this interpreter is "
+                + platform.python_implementation()
+            )
+        return True, "the interpreter is not CPython"
+    try:
+        import armature._speedups.connection
+    except ModuleNotFoundError as error:
+        # Only our own missing module means "not compiled"; anything else is a broken installation.
+        if error.name is None or not error.name.startswith("armature._speedups"):
+            raise
+        if required:
+            raise ImportError(
+                "ARMATURE_REQUIRE_SPEEDUPS is set, but the compiled twins are not installed; "
+                "build them with: pip install -e . (a C compiler is needed), or unset the variable"
+            ) from error
+        return True, "the compiled twins are not installed"
+    return False, "compiled twins are installed"
+
+
+if TYPE_CHECKING:
+    from armature._pure import buffers, connection, dispatch, message, parser, router, writer
+
+    PURE: bool
+    REASON: str
+else:
+    PURE, REASON = _choose()
+    if PURE:
+        from armature._pure import buffers, connection, dispatch, message, parser, router, writer
+    else:
+        from armature._speedups import buffers, connection, dispatch, message, parser, router, writer
+
+#: Which twins are running: `"c"` or `"py"`.
+IMPL: str = "py" if PURE else "c"

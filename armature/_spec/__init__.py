@@ -1,0 +1,1 @@
+"""The protocol as data: what both twins read, written once."""

@@ -1,0 +1,60 @@
+"""Default bounds of everything that a client can make grow, in bytes unless the name says otherwise."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BODY_HIGH_WATER",
+    "BODY_LIMIT",
+    "CHUNK_EXTENSION_LIMIT",
+    "EMPTY_LINE_LIMIT",
+    "HEADER_COUNT_LIMIT",
+    "HEAD_LIMIT",
+    "JOIN_LIMIT",
+    "PIPELINE_HIGH_WATER",
+    "READ_BUFFER_SIZE",
+    "REQUEST_LINE_LIMIT",
+    "TRAILER_LIMIT",
+    "UNREAD_BODY_LIMIT",
+    "WRITE_HIGH_WATER",
+    "WRITE_LOW_WATER",
+]
+
+#: Request line; above it 414 (RFC 9112 section 3 recommends at least 8,000 octets).
+REQUEST_LINE_LIMIT = 16 * 1024
+
+#: Whole head, request line included; above it 431.
+HEAD_LIMIT = 64 * 1024
+
+#: Field lines of one head; above it 431.
+HEADER_COUNT_LIMIT = 128
+
+#: Empty lines tolerated before a request line (RFC 9112 section 2.2).
+EMPTY_LINE_LIMIT = 8
+
+#: Extensions of one chunk, and of all chunks of a body together (RFC 9112 section 7.1.1).
+CHUNK_EXTENSION_LIMIT = 4 * 1024
+
+#: Trailer section of a chunked body.
+TRAILER_LIMIT = 8 * 1024
+
+#: Body of a request; above it 413.
+BODY_LIMIT = 16 * 1024 * 1024
+
+#: Body bytes kept for a handler that has not asked for them, before reading pauses.
+BODY_HIGH_WATER = 64 * 1024
+
+#: Body bytes read and thrown away after the answer to keep a connection alive; beyond it the connection closes.
+UNREAD_BODY_LIMIT = 256 * 1024
+
+#: Bytes of later, pipelined requests kept while one is being answered, before reading pauses.
+PIPELINE_HIGH_WATER = 64 * 1024
+
+#: Head and body are joined into one buffer up to this size and written as two pieces above it.
+JOIN_LIMIT = 64 * 1024
+
+#: The receive buffer shared by the connections of one loop.
+READ_BUFFER_SIZE = 64 * 1024
+
+#: A stream's writer waits above the first and goes on below the second.
+WRITE_HIGH_WATER = 64 * 1024
+WRITE_LOW_WATER = 16 * 1024
