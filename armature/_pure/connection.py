@@ -1,0 +1,709 @@
+"""The hot half of an HTTP/1.1 connection: bytes in, requests dispatched, answers out (RFC 9112).
+
+It does no I/O. A feeder gives it what was received (`feed_data`, or `get_buffer` and `buffer_updated`) and takes
+what is to be sent through `transport.write`. `armature.server.protocol.HTTPProtocol` is the subclass with the cold
+half: streams, timeouts, disconnects, shutdown. One request is in flight at a time; what the peer sends behind it
+waits, so that answers leave in order whatever the handlers do (RFC 9112 section 9.3.2).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from armature._pure.buffers import Buffer
+from armature._pure.message import Response
+from armature._pure.parser import ChunkedParser, HeadParser
+from armature._pure.writer import CHUNKED, FROM_FIELDS, NO_LENGTH, Writer, chunk
+from armature._spec.limits import PIPELINE_HIGH_WATER, UNREAD_BODY_LIMIT, WRITE_HIGH_WATER
+from armature._spec.plan import CALL_BARE, CALL_PARAMS, KIND_INT
+from armature._spec.states import Event, State, table
+from armature.exceptions import ClientDisconnect, PayloadTooLarge, ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from armature._pure.dispatch import Dispatcher, Endpoint
+    from armature._pure.message import Request
+    from armature.types import Service
+
+__all__ = ["Connection", "stats"]
+
+_TRANSITIONS = table()
+_EVENTS = len(Event)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_integer = re.compile("-?[0-9]{1,18}", re.ASCII).fullmatch
+
+_counters = {"requests": 0, "responses_joined": 0, "bodies_in_place": 0, "refused": 0}
+
+
+def stats() -> dict[str, int]:
+    """Return what this twin has counted since the process began."""
+    return dict(_counters)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+class Connection:
+    """One connection of an HTTP/1.1 server, without its I/O.
+
+    Args:
+        service: What is served.
+        dispatcher: What runs the handlers of this loop.
+        writer: What writes the heads of this server's responses.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_body_left",
+        "_body_limit",
+        "_body_size",
+        "_carry",
+        "_chunks",
+        "_continue",
+        "_dispatcher",
+        "_endpoint",
+        "_failed",
+        "_feeding",
+        "_head_only",
+        "_keep_alive",
+        "_minor",
+        "_out",
+        "_out_size",
+        "_parser",
+        "_receiver",
+        "_request",
+        "_router",
+        "_service",
+        "_state",
+        "_stream_chunked",
+        "_stream_left",
+        "_streaming",
+        "_unread",
+        "_writer",
+        "closing",
+        "reading_paused",
+        "report",
+        "transport",
+        "write_paused",
+    )
+
+    def __init__(self, service: Service, dispatcher: Dispatcher, writer: Writer) -> None:
+        self._service = service
+        self._router = service.router
+        self._dispatcher = dispatcher
+        self._writer = writer
+        self._parser = HeadParser()
+        self._carry = Buffer()
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._state: int = State.IDLE
+        self._request: Request | None = None
+        self._endpoint: Endpoint | None = None
+        self._receiver: Any = None
+        self._chunks: ChunkedParser | None = None
+        self._body_left = 0
+        self._body_size = 0
+        self._body_limit = 0
+        self._minor = 1
+        self._keep_alive = False
+        self._head_only = False
+        self._continue = False
+        self._failed = False
+        self._streaming = False
+        self._stream_left = -1
+        self._stream_chunked = False
+        self._feeding = False
+        self._unread = False
+        #: The asyncio transport, or whatever has its `write`, `pause_reading` and `resume_reading`.
+        self.transport: Any = None
+        #: Whether `answered` is called for every response.
+        self.report = False
+        #: No further request is to be answered on this connection.
+        self.closing = False
+        self.reading_paused = False
+        self.write_paused = False
+
+    # What the connection is.
+
+    @property
+    def state(self) -> int:
+        """The connection's state, a number of `armature._spec.states.State`."""
+        return self._state
+
+    @property
+    def app(self) -> Any:
+        """The app that is served."""
+        return self._service.app
+
+    @property
+    def request(self) -> Request | None:
+        """The request in flight."""
+        return self._request
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight."""
+        return State.PROCESSING <= self._state <= State.DRAINING
+
+    @property
+    def carried(self) -> int:
+        """How many received bytes wait behind the request in flight."""
+        return len(self._carry)
+
+    @property
+    def must_linger(self) -> bool:
+        """Whether the peer may still be sending what will never be read."""
+        return self._unread
+
+    def detach(self) -> None:
+        """The transport is gone."""
+        self.transport = None
+        self._out.clear()
+        self._out_size = 0
+
+    def is_disconnected(self) -> bool:
+        """Whether the peer is gone, so that no answer can reach it."""
+        return self._state == State.CLOSED
+
+    def event(self, event: int) -> None:
+        """Move to the state that `event` leads to."""
+        self._state = _TRANSITIONS[self._state * _EVENTS + event]
+
+    # Bytes in.
+
+    def attach(self, transport: Any) -> None:
+        """Begin: from now on answers go to `transport`."""
+        self.transport = transport
+        self.event(Event.ACCEPT)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return memory to receive into; the connections of a loop share it."""
+        return self._dispatcher.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take `nbytes` bytes that were received into the buffer."""
+        self.data_received(bytes(self._dispatcher.read_buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take received bytes, answer every request that is complete, and send the answers together."""
+        if self._state == State.CLOSING:
+            self.discarded(len(data))
+            return
+        self.feed_data(data)
+        if self._out or self._state == State.CLOSING:
+            self.flush()
+
+    def feed_data(self, data: bytes) -> None:
+        """Take received bytes; what is to be sent waits for `flush`."""
+        state = self._state
+        if state == State.CONNECTED or state == State.READING:
+            if self._dispatcher.entered or self.write_paused:
+                # A handler of this loop feeds us from inside its own step, or the peer does not read: later.
+                self._keep(data)
+                if not self.write_paused:
+                    self._dispatcher.loop.call_soon(self.resume)
+                return
+            if len(self._carry):
+                self._carry.append(data)
+                data = self._carry.take()
+            self._feed(data)
+        elif state == State.PROCESSING or state == State.WRITING or state == State.DRAINING:
+            position = self._feed_body(data, 0) if self._body_left else 0
+            if self._state == State.CONNECTED:
+                self._feed(data[position:])
+            elif position < len(data) and self._state != State.CLOSING:
+                self._keep(data[position:])
+        # In any other state the bytes have no reader: they are dropped.
+
+    def resume(self) -> None:
+        """Go on with the bytes that waited; called when a request that had suspended is answered."""
+        if self._dispatcher.entered:
+            self._dispatcher.loop.call_soon(self.resume)
+        elif (self._state == State.CONNECTED or self._state == State.READING) and not self.write_paused:
+            if len(self._carry):
+                self._feed(self._carry.take())
+            if self._out or self._state == State.CLOSING:
+                self.flush()
+
+    def _keep(self, data: bytes) -> None:
+        self._carry.append(data)
+        if len(self._carry) > PIPELINE_HIGH_WATER and not self.reading_paused:
+            self.pause_reading()
+
+    def _feed(self, data: bytes) -> None:
+        self._feeding = True
+        try:
+            self._feed_heads(data)
+        finally:
+            self._feeding = False
+            self._dispatcher.leave()
+        if self.reading_paused and self._state <= State.READING and not self.write_paused:
+            self.resume_reading()
+
+    def _feed_heads(self, data: bytes) -> None:
+        position = 0
+        size = len(data)
+        parser = self._parser
+        while position < size:
+            self.event(Event.DATA_READY)
+            try:
+                end = parser.parse(data, position)
+            except ProtocolError as error:
+                parser.reset()
+                self.refuse(error)
+                return
+            if end < 0:
+                self._carry.append(data[position:] if position else data)
+                return
+            position = self._begin(data, end)
+            if self._state != State.CONNECTED:
+                if position < size and State.PROCESSING <= self._state <= State.DRAINING:
+                    self._keep(data[position:])
+                return
+            if self._out_size >= WRITE_HIGH_WATER:
+                self.flush()
+            if self.write_paused:
+                if position < size:
+                    self._keep(data[position:])
+                return
+
+    def _begin(self, data: bytes, position: int) -> int:
+        """Dispatch the request whose head was just parsed; return where its body ends in `data`."""
+        parser = self._parser
+        _counters["requests"] += 1
+        self.event(Event.REQUEST_COMPLETE)
+        match = self._router.find(parser.method, parser.raw_path)
+        endpoint = self._endpoint = match.endpoint
+        request = self._request = self._service.request_class(
+            self, parser.method, parser.raw_path, parser.query_string, parser.headers, "1.1" if parser.minor else "1.0"
+        )
+        request.bind(match.names, match.values)
+        request.endpoint = endpoint
+        self._minor = parser.minor
+        self._keep_alive = parser.keep_alive and not self.closing
+        self._head_only = parser.method_id == 1
+        self._continue = parser.expect_continue
+        self._failed = self._streaming = False
+        self._receiver = None
+        length = parser.content_length
+        chunked = parser.chunked
+        connect = parser.method_id == 5
+        parser.reset()
+        self._body_left = 0
+        if connect:
+            # What follows the head of a CONNECT is no HTTP (RFC 9110 section 9.3.6).
+            self.refuse(ProtocolError(501, "CONNECT is not supported"))
+            return len(data)
+        if length > 0 or chunked:
+            limit = self._body_limit = endpoint.body_limit
+            self._body_size = 0
+            if length > limit:
+                self._keep_alive = False
+                self._body_left = length
+                request.body_bytes = None
+                self._receiver = request.receiver = self.open_body(request, limit, length)
+                self._receiver.set_exception(PayloadTooLarge(limit))
+                self._dispatcher.run(self, _raise, (PayloadTooLarge(limit),))
+                return len(data)
+            position = self._begin_body(request, data, position, length, limit)
+            if self._state != State.PROCESSING:
+                return position
+        if endpoint.mode == CALL_BARE:
+            self._dispatcher.run(self, endpoint.call, ())
+        elif endpoint.mode == CALL_PARAMS:
+            arguments = self._arguments(endpoint.kinds, match.values)
+            if arguments is None:
+                self._dispatcher.run(self, endpoint.plan, (request,))  # type: ignore[arg-type]
+            else:
+                self._dispatcher.run(self, endpoint.call, arguments)
+        else:
+            self._dispatcher.run(self, endpoint.call, (request,))
+        return position
+
+    @staticmethod
+    def _arguments(kinds: bytes, values: tuple[str, ...]) -> tuple[Any, ...] | None:
+        if KIND_INT not in kinds:
+            return values
+        arguments: list[Any] = []
+        for kind, value in zip(kinds, values, strict=True):
+            if kind == KIND_INT:
+                if not _integer(value):
+                    return None
+                arguments.append(int(value))
+            else:
+                arguments.append(value)
+        return tuple(arguments)
+
+    # The request's body.
+
+    def _begin_body(self, request: Request, data: bytes, position: int, length: int, limit: int) -> int:
+        if length > 0:
+            if len(data) - position >= length:
+                request.body_bytes = data[position : position + length]
+                _counters["bodies_in_place"] += 1
+                return position + length
+            self._body_left = length
+            self._chunks = None
+        else:
+            self._body_left = -1
+            self._chunks = ChunkedParser()
+        request.body_bytes = None
+        self._receiver = request.receiver = self.open_body(request, limit, length if length > 0 else None)
+        return self._feed_body(data, position)
+
+    def _feed_body(self, data: bytes, position: int) -> int:
+        """Give body bytes to the receiver; return where they end in `data`."""
+        chunks = self._chunks
+        if chunks is None:
+            piece = data[position : position + self._body_left] if position else data[: self._body_left]
+            position += len(piece)
+            self._body_left -= len(piece)
+            pieces = [piece]
+            complete = self._body_left == 0
+        else:
+            try:
+                position, pieces = chunks.parse(data, position)
+            except ProtocolError as error:
+                self._body_failed(error)
+                return len(data)
+            complete = chunks.done
+        room = True
+        for piece in pieces:
+            if piece:
+                self._continue = False
+                self._body_size += len(piece)
+                if self._body_size > self._body_limit:
+                    self._body_overrun()
+                    return len(data)
+                if self._state != State.DRAINING:
+                    room = self._receiver.feed_data(piece)
+        if complete:
+            self._body_left = 0
+            self._continue = False
+            self._receiver.feed_eof()
+            self._chunks = None
+            if self._state == State.DRAINING:
+                self._next()
+        elif self._state == State.DRAINING:
+            if self._body_size > UNREAD_BODY_LIMIT:
+                self.close()
+        elif not room and not self.reading_paused:
+            self.pause_reading()
+        return position
+
+    def _body_failed(self, error: ProtocolError) -> None:
+        """The framing of the body is broken: nothing after it can be understood."""
+        self._body_left = 0
+        self._keep_alive = False
+        self._receiver.set_exception(ClientDisconnect(str(error)))
+        if self._state == State.PROCESSING:
+            self.refuse(error)
+        else:
+            self.close()
+
+    def _body_overrun(self) -> None:
+        self._keep_alive = False
+        self._receiver.set_exception(PayloadTooLarge(self._body_limit))
+        self._body_size = 0
+        self._body_limit = 1 << 62
+        if self._state == State.DRAINING:
+            self.close()
+
+    def resume_body(self) -> None:
+        """The receiver has room, or somebody began to read: let the peer send."""
+        if self._continue and self._state == State.PROCESSING:
+            # RFC 9110 section 10.1.1
+            self._continue = False
+            self.write(_CONTINUE)
+            if not self._feeding:
+                self.flush()
+        if self.reading_paused and len(self._carry) <= PIPELINE_HIGH_WATER:
+            self.resume_reading()
+
+    # The answer. The dispatcher calls `resolve` with what a handler returned and `reject` with what it raised.
+
+    def resolve(self, value: Any) -> Coroutine[Any, Any, Any] | None:
+        """Answer with what the handler returned; return a coroutine if the answer needs one."""
+        if self._streaming:
+            if self._state == State.WRITING:
+                self.complete()
+            return None
+        if self._state != State.PROCESSING:
+            # The peer broke the request's body, or went away: there is nobody to answer.
+            self._forget()
+            return None
+        endpoint = self._endpoint
+        assert endpoint is not None
+        try:
+            if isinstance(value, Response):
+                if value.stream is not None:
+                    self._streaming = True
+                    return self.send_stream(self._request, value)  # type: ignore[arg-type]
+                self.respond(value)
+                return None
+            if endpoint.native:
+                kind = type(value)
+                if kind is dict or kind is list:
+                    self._answer(endpoint.status, None, b"application/json", endpoint.dumps(value))
+                    return None
+                if kind is str:
+                    self._answer(endpoint.status, None, b"text/plain; charset=utf-8", value.encode("utf-8"))
+                    return None
+                if kind is bytes:
+                    self._answer(endpoint.status, None, b"application/octet-stream", value)
+                    return None
+                if value is None:
+                    self._answer(204 if endpoint.status == 200 else endpoint.status, None, None, b"")
+                    return None
+            if hasattr(type(value), "__await__"):
+                return _await(value)
+            answer = endpoint.encode(value)
+            if not isinstance(answer, Response):
+                raise TypeError(f"the encoder returned {type(answer).__name__}, not a response")
+            return self.resolve(answer)
+        except Exception as error:
+            return self.reject(error)
+
+    def reject(self, error: BaseException) -> Coroutine[Any, Any, Any] | None:
+        """Answer for a handler that raised; return a coroutine if the error handler is one."""
+        if self._state != State.PROCESSING:
+            if self._state == State.WRITING:
+                # The head is out: the only honest answer is a body that does not end.
+                self.stream_failed(error)
+                self.abort()
+            self._forget()
+            return None
+        self._streaming = False
+        if self._failed or not isinstance(error, Exception):
+            self.handler_failed(self._request, error)
+            self._keep_alive = False
+            self._answer(500, None, b"text/plain; charset=utf-8", b"Internal Server Error")
+            return None
+        self._failed = True
+        endpoint = self._endpoint
+        assert endpoint is not None
+        try:
+            answer = endpoint.on_error(self._request, error)  # type: ignore[arg-type]
+        except Exception as second:
+            return self.reject(second)
+        if isinstance(answer, Response):
+            return self.resolve(answer)
+        return answer
+
+    def respond(self, response: Response) -> None:
+        """Answer with a response whose body is complete."""
+        self._answer(response.status, response._fields, response._content_type, response.body)
+
+    def _answer(self, status: int, fields: list[tuple[bytes, bytes]] | None, content_type: bytes | None, body: bytes) -> None:
+        self.event(Event.RESPONSE_READY)
+        if status == 204 or status == 304:
+            length, body = NO_LENGTH, b""
+        else:
+            if status == 205:
+                body = b""
+            length = len(body)
+            if self._head_only:
+                if not body and fields is not None and any(name == b"content-length" for name, _ in fields):
+                    length = FROM_FIELDS
+                body = b""
+        if self._out:
+            _counters["responses_joined"] += 1
+        self.write(self._writer.head(status, fields, content_type, length, self._persistence(fields)))
+        if body:
+            self.write(body)
+        if self.report:
+            self.answered(status, len(body))
+        self.complete()
+
+    def _persistence(self, fields: list[tuple[bytes, bytes]] | None) -> int:
+        """Decide whether the connection outlives this answer (RFC 9112 section 9.3), and how to say so."""
+        if fields is not None:
+            for name, value in fields:
+                if name == b"connection" and b"close" in value.lower():
+                    self._keep_alive = False
+        if self._body_left and (self._continue or self._body_left > UNREAD_BODY_LIMIT):
+            # The unread body is too long to be thrown away, or may never come.
+            self._keep_alive = False
+        if self.closing or not self._keep_alive:
+            self._keep_alive = False
+            return 1
+        return 0 if self._minor else 2
+
+    # Streams: called by the cold half.
+
+    def start_stream(self, response: Response) -> bool:
+        """Send the head of a streamed response; return whether a body is to follow."""
+        self.event(Event.RESPONSE_READY)
+        fields = response._fields
+        status = response.status
+        self._stream_left = -1
+        self._stream_chunked = False
+        if status == 204 or status == 304:
+            length = NO_LENGTH
+        else:
+            length = CHUNKED
+            for name, value in fields or ():
+                if name == b"content-length":
+                    length = FROM_FIELDS
+                    self._stream_left = int(value)
+            if length == CHUNKED:
+                if self._minor:
+                    self._stream_chunked = True
+                else:
+                    length = NO_LENGTH
+                    if not self._head_only:
+                        self._keep_alive = False
+        if self._out:
+            _counters["responses_joined"] += 1
+        self.write(self._writer.head(status, fields, response._content_type, length, self._persistence(fields)))
+        return not self._head_only and status not in (204, 304)
+
+    def send_chunk(self, data: bytes) -> None:
+        """Send a piece of a streamed body.
+
+        Raises:
+            RuntimeError: The body is longer than its Content-Length.
+        """
+        if self._stream_chunked:
+            if data:
+                self.write(chunk(data))
+        else:
+            if self._stream_left >= 0:
+                self._stream_left -= len(data)
+                if self._stream_left < 0:
+                    raise RuntimeError("the streamed body is longer than its content-length")
+            self.write(data)
+
+    def end_stream(self) -> None:
+        """Send the end of a streamed body.
+
+        Raises:
+            RuntimeError: The body is shorter than its Content-Length.
+        """
+        if self._stream_left > 0:
+            raise RuntimeError("the streamed body is shorter than its content-length")
+        if self._stream_chunked:
+            self.write(chunk(b""))
+
+    def sent_outside(self, count: int) -> None:
+        """Note that `count` bytes of the streamed body were sent by other means, such as `sendfile`."""
+        self._stream_left -= count
+
+    # Bytes out.
+
+    def write(self, data: bytes) -> None:
+        """Add bytes to what the next `flush` sends."""
+        self._out.append(data)
+        self._out_size += len(data)
+
+    def take_output(self) -> bytes:
+        """Return what is to be sent and forget it; for feeders without a transport."""
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_size = 0
+        return data
+
+    def flush(self) -> None:
+        """Hand what is to be sent to the transport."""
+        if self._out and self.transport is not None and self._state != State.CLOSED:
+            self.transport.write(self.take_output())
+        if self._state == State.CLOSING:
+            self.finish_closing()
+
+    # The end of a request, and of the connection.
+
+    def complete(self) -> None:
+        """The answer is complete: go on to the next request, or close."""
+        self._streaming = False
+        if self._state != State.WRITING:
+            return
+        self.event(Event.WRITE_COMPLETE)
+        if not self._keep_alive:
+            self.close()
+        elif self._body_left == 0:
+            self._next()
+        else:
+            self._request = None
+            if self.reading_paused:
+                self.resume_reading()
+        if not self._feeding:
+            self.flush()
+            if self._state == State.CONNECTED and (len(self._carry) or self.reading_paused):
+                self._dispatcher.loop.call_soon(self.resume)
+
+    def _next(self) -> None:
+        self.event(Event.KEEP_ALIVE)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._request = self._endpoint = self._receiver = self._chunks = None
+        self._streaming = False
+
+    def refuse(self, error: ProtocolError) -> None:
+        """Answer a peer that broke the protocol, and close."""
+        _counters["refused"] += 1
+        self.event(Event.ERROR)
+        self._keep_alive = False
+        self._unread = True
+        self.event(Event.RESPONSE_READY)
+        body = error.message.encode("ascii") + b"\n"
+        if self._head_only and self._request is not None:
+            body = b""
+        self.write(self._writer.head(error.status, None, b"text/plain; charset=utf-8", len(error.message) + 1, 1) + body)
+        self.refused(error)
+        if not self._feeding:
+            self.flush()
+
+    def close(self) -> None:
+        """Stop reading; close once everything is sent."""
+        if self._body_left:
+            self._unread = True
+        self.event(Event.CLOSE)
+        self._carry.clear()
+
+    # The cold half, in the subclass.
+
+    def open_body(self, request: Request, limit: int, length: int | None) -> Any:
+        """Make what receives a body that has not arrived whole."""
+        raise TypeError("a Connection without a cold half cannot receive a body in pieces; use HTTPProtocol")
+
+    def send_stream(self, request: Request, response: Response) -> Coroutine[Any, Any, None]:
+        """Send a streamed response."""
+        raise TypeError("a Connection without a cold half cannot stream; use HTTPProtocol")
+
+    def pause_reading(self) -> None:
+        """Ask the feeder for no more bytes."""
+        self.reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Ask the feeder for bytes again."""
+        self.reading_paused = False
+
+    def finish_closing(self) -> None:
+        """Close the transport; everything has been handed to it."""
+
+    def discarded(self, count: int) -> None:
+        """The peer still sends to a connection that is closing; `count` bytes were thrown away."""
+
+    def abort(self) -> None:
+        """Close the transport at once."""
+        self.event(Event.CLOSE)
+
+    def answered(self, status: int, size: int) -> None:
+        """A response was written."""
+
+    def refused(self, error: ProtocolError) -> None:
+        """A peer that broke the protocol was answered."""
+
+    def handler_failed(self, request: Request | None, error: BaseException) -> None:
+        """A handler and its error handler both failed."""
+
+    def stream_failed(self, error: BaseException) -> None:
+        """A stream failed after its head was sent."""
+
+
+async def _await(value: Any) -> Any:
+    return await value

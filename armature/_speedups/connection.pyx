@@ -1,0 +1,989 @@
+"""The hot half of an HTTP/1.1 connection: bytes in, requests dispatched, answers out (RFC 9112).
+
+It does no I/O. A feeder gives it what was received (`feed_data`, or `get_buffer` and `buffer_updated`) and takes
+what is to be sent through `transport.write`. `armature.server.protocol.HTTPProtocol` is the subclass with the cold
+half: streams, timeouts, disconnects, shutdown. One request is in flight at a time; what the peer sends behind it
+waits, so that answers leave in order whatever the handlers do (RFC 9112 section 9.3.2).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.string cimport memcpy
+
+from armature._speedups.buffers cimport Buffer
+from armature._speedups.dispatch cimport Dispatcher, Endpoint, Owner
+from armature._speedups.message cimport Request, Response
+from armature._speedups.parser cimport ChunkedParser, HeadParser
+from armature._speedups.router cimport Match, RadixRouter
+from armature._speedups.writer cimport LENGTH_CHUNKED, LENGTH_FROM_FIELDS, LENGTH_NONE, Writer, write_chunk
+
+from armature._spec import plan as _plan
+from armature._spec.limits import (
+    PIPELINE_HIGH_WATER as _PIPELINE_HIGH_WATER,
+    UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
+    WRITE_HIGH_WATER as _WRITE_HIGH_WATER,
+)
+from armature._spec.states import Event as _Event, State as _State, table
+from armature.exceptions import ClientDisconnect, PayloadTooLarge, ProtocolError
+
+__all__ = ["Connection", "stats"]
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject* value) noexcept
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    object PyLong_FromLongLong(long long value)
+    void Py_DECREF(PyObject* value) noexcept
+    void Py_INCREF(PyObject* value) noexcept
+
+cdef extern from *:
+    """
+    /* Make an object of a class that is our base class or a Python subclass of it, without calling __init__. */
+    static inline PyObject *armature_new(PyObject *cls, PyObject *arguments)
+    {
+        return ((PyTypeObject *)cls)->tp_new((PyTypeObject *)cls, arguments, NULL);
+    }
+
+    #if defined(_WIN32)
+    #define ARMATURE_SOCKETS 0
+    static inline Py_ssize_t armature_send(int fd, const char *head, Py_ssize_t n, const char *body, Py_ssize_t m)
+    {
+        return -1;
+    }
+    #else
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+    #define ARMATURE_SOCKETS 1
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    /* Send without waiting; returns how much went out, or -1. The second piece may be empty. */
+    static inline Py_ssize_t armature_send(int fd, const char *head, Py_ssize_t n, const char *body, Py_ssize_t m)
+    {
+        struct iovec pieces[2];
+        struct msghdr message;
+        if (m == 0) return send(fd, head, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        memset(&message, 0, sizeof(message));
+        pieces[0].iov_base = (void *)head;
+        pieces[0].iov_len = (size_t)n;
+        pieces[1].iov_base = (void *)body;
+        pieces[1].iov_len = (size_t)m;
+        message.msg_iov = pieces;
+        message.msg_iovlen = 2;
+        return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    #endif
+    """
+    object new_object "armature_new"(object cls, object arguments)
+    Py_ssize_t send_now "armature_send"(int fd, const char* head, Py_ssize_t n, const char* body, Py_ssize_t m) noexcept
+    bint HAVE_SOCKETS "ARMATURE_SOCKETS"
+
+# The numbers of armature/_spec, as C constants; the assertions hold them to their source.
+cdef enum:
+    IDLE = 0
+    CONNECTED = 1
+    READING = 2
+    PROCESSING = 3
+    WRITING = 4
+    DRAINING = 5
+    CLOSING = 6
+    CLOSED = 7
+    ON_ACCEPT = 0
+    ON_DATA_READY = 1
+    ON_REQUEST_COMPLETE = 2
+    ON_RESPONSE_READY = 3
+    ON_WRITE_COMPLETE = 4
+    ON_KEEP_ALIVE = 5
+    ON_ERROR = 7
+    ON_CLOSE = 8
+    EVENTS = 10
+    BARE = 0
+    TAKES_REQUEST = 1
+    TAKES_PARAMS = 2
+    STR = 0
+    INT = 1
+    HEAD_METHOD = 1
+    CONNECT_METHOD = 5
+    # From here on a body is sent beside the head instead of being copied behind it.
+    COPY_LIMIT = 16384
+
+assert [state.value for state in (_State.IDLE, _State.CONNECTED, _State.READING, _State.PROCESSING)] == [0, 1, 2, 3]
+assert [state.value for state in (_State.WRITING, _State.DRAINING, _State.CLOSING, _State.CLOSED)] == [4, 5, 6, 7]
+assert [event.value for event in (_Event.ACCEPT, _Event.DATA_READY, _Event.REQUEST_COMPLETE)] == [0, 1, 2]
+assert [event.value for event in (_Event.RESPONSE_READY, _Event.WRITE_COMPLETE, _Event.KEEP_ALIVE)] == [3, 4, 5]
+assert (_Event.ERROR.value, _Event.CLOSE.value, len(_Event)) == (7, 8, 10)
+assert (_plan.CALL_BARE, _plan.CALL_REQUEST, _plan.CALL_PARAMS, _plan.KIND_STR, _plan.KIND_INT) == (0, 1, 2, 0, 1)
+
+cdef unsigned char _transitions[100]
+cdef bytes _table = table()
+assert len(_table) == 100
+memcpy(_transitions, PyBytes_AS_STRING(_table), 100)
+
+cdef Py_ssize_t _pipeline_high_water = _PIPELINE_HIGH_WATER
+cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
+cdef Py_ssize_t _write_high_water = _WRITE_HIGH_WATER
+cdef tuple _nothing = ()
+
+cdef long long _requests = 0
+cdef long long _responses_joined = 0
+cdef long long _bodies_in_place = 0
+cdef long long _refused = 0
+
+
+def stats():
+    """Return what this twin has counted since the process began."""
+    return {
+        "requests": _requests,
+        "responses_joined": _responses_joined,
+        "bodies_in_place": _bodies_in_place,
+        "refused": _refused,
+    }
+
+
+def _raise(error):
+    raise error
+
+
+async def _await(value):
+    return await value
+
+
+cdef class Connection(Owner):
+    """One connection of an HTTP/1.1 server, without its I/O.
+
+    Args:
+        service: What is served.
+        dispatcher: What runs the handlers of this loop.
+        writer: What writes the heads of this server's responses.
+    """
+
+    def __init__(self, service, dispatcher, writer):
+        self._service = service
+        self._app = service.app
+        self._router = service.router
+        self._request_class = service.request_class
+        if not issubclass(self._request_class, Request):
+            raise TypeError(f"{self._request_class.__name__} is no subclass of {Request.__module__}.Request")
+        self._dispatcher = dispatcher
+        self._writer = writer
+        self._parser = HeadParser()
+        self._carry = Buffer()
+        self._out = Buffer()
+        self._state = IDLE
+        self._base = NULL
+        self._body_in_place = -1
+        self._minor = 1
+        self._stream_left = -1
+        self._fd = -1
+
+    # What the connection is.
+
+    @property
+    def state(self):
+        """The connection's state, a number of `armature._spec.states.State`."""
+        return self._state
+
+    @property
+    def app(self):
+        """The app that is served."""
+        return self._app
+
+    @property
+    def request(self):
+        """The request in flight."""
+        if self._request is None and self._base != NULL:
+            return self.materialise()
+        return self._request
+
+    @property
+    def busy(self):
+        """Whether a request is in flight."""
+        return PROCESSING <= self._state <= DRAINING
+
+    @property
+    def carried(self):
+        """How many received bytes wait behind the request in flight."""
+        return len(self._carry)
+
+    @property
+    def must_linger(self):
+        """Whether the peer may still be sending what will never be read."""
+        return self._unread
+
+    def detach(self):
+        """The transport is gone."""
+        self.transport = None
+        self._fd = -1
+        self._out.release()
+
+    def is_disconnected(self):
+        """Whether the peer is gone, so that no answer can reach it."""
+        return self._state == CLOSED
+
+    def event(self, event):
+        """Move to the state that `event` leads to."""
+        cdef int number = event
+        if not 0 <= number < EVENTS:
+            raise IndexError("index out of range")
+        self.move(number)
+
+    cdef void move(self, int event) noexcept:
+        self._state = _transitions[self._state * EVENTS + event]
+
+    # Bytes in.
+
+    def attach(self, transport):
+        """Begin: from now on answers go to `transport`."""
+        self.transport = transport
+        self.move(ON_ACCEPT)
+        if HAVE_SOCKETS:
+            extra = getattr(transport, "get_extra_info", None)
+            if extra is not None and hasattr(transport, "get_write_buffer_size") and extra("sslcontext") is None:
+                sock = extra("socket")
+                if sock is not None:
+                    # Plain TCP or a Unix socket: what the transport does not hold back may go straight to it.
+                    self._fd = sock.fileno()
+
+    def get_buffer(self, sizehint):
+        """Return memory to receive into; the connections of a loop share it."""
+        return self._dispatcher.read_buffer
+
+    def buffer_updated(self, nbytes):
+        """Take `nbytes` bytes that were received into the buffer."""
+        cdef Py_ssize_t size = nbytes
+        if not 0 <= size <= len(self._dispatcher.read_buffer):
+            raise ValueError(f"the buffer does not have {nbytes} bytes")
+        if self._state == CLOSING:
+            self.discarded(size)
+            return
+        self.feed(self._dispatcher.read_memory, size)
+        if self._out.data != NULL or self._state == CLOSING:
+            self.push()
+
+    def data_received(self, data):
+        """Take received bytes, answer every request that is complete, and send the answers together."""
+        cdef bytes raw = data
+        if self._state == CLOSING:
+            self.discarded(len(data))
+            return
+        self.feed(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+        if self._out.data != NULL or self._state == CLOSING:
+            self.push()
+
+    def feed_data(self, data):
+        """Take received bytes; what is to be sent waits for `flush`."""
+        cdef bytes raw = data
+        self.feed(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+
+    def resume(self):
+        """Go on with the bytes that waited; called when a request that had suspended is answered."""
+        cdef Buffer waiting
+        if self._dispatcher._entered:
+            self._dispatcher.loop.call_soon(self.resume)
+        elif (self._state == CONNECTED or self._state == READING) and not self.write_paused:
+            if self._carry.data != NULL:
+                waiting = Buffer()
+                waiting.steal(self._carry)
+                self.feed_heads(waiting.data + waiting.start, waiting.end - waiting.start)
+            if self._out.data != NULL or self._state == CLOSING:
+                self.push()
+
+    cdef int feed(self, const char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t used
+        cdef Buffer waiting
+        if self._state == CONNECTED or self._state == READING:
+            if self._dispatcher._entered or self.write_paused:
+                # A handler of this loop feeds us from inside its own step, or the peer does not read: later.
+                self.keep(data, size)
+                if not self.write_paused:
+                    self._dispatcher.loop.call_soon(self.resume)
+                return 0
+            if self._carry.data != NULL:
+                # Requests point into what is being parsed, so the carry must be free for what comes meanwhile.
+                self._carry.add(data, size)
+                waiting = Buffer()
+                waiting.steal(self._carry)
+                return self.feed_heads(waiting.data + waiting.start, waiting.end - waiting.start)
+            return self.feed_heads(data, size)
+        if PROCESSING <= self._state <= DRAINING:
+            used = self.feed_body(data, size) if self._body_left else 0
+            if self._state == CONNECTED:
+                return self.feed_heads(data + used, size - used)
+            if used < size and self._state != CLOSING:
+                return self.keep(data + used, size - used)
+        # In any other state the bytes have no reader: they are dropped.
+        return 0
+
+    cdef int keep(self, const char* data, Py_ssize_t size) except -1:
+        self._carry.add(data, size)
+        if self._carry.end - self._carry.start > _pipeline_high_water and not self.reading_paused:
+            self.pause_reading()
+        return 0
+
+    cdef int feed_heads(self, const char* data, Py_ssize_t size) except -1:
+        self._feeding = True
+        try:
+            self.run_heads(data, size)
+        finally:
+            self._feeding = False
+            self._dispatcher.end()
+        if self.reading_paused and self._state <= READING and not self.write_paused:
+            self.resume_reading()
+        return 0
+
+    cdef int run_heads(self, const char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t position = 0, end
+        cdef HeadParser parser = self._parser
+        while position < size:
+            self.move(ON_DATA_READY)
+            try:
+                end = parser.run(data + position, size - position)
+            except ProtocolError as error:
+                parser.clear()
+                self.refuse(error)
+                return 0
+            if end < 0:
+                self._carry.add(data + position, size - position)
+                return 0
+            position += end
+            try:
+                position += self.dispatch(data + position - end, end, data + position, size - position)
+            finally:
+                self._base = NULL
+                if self._request is not None:
+                    self._request.detach()
+                parser.clear()
+            if self._state != CONNECTED:
+                if position < size and PROCESSING <= self._state <= DRAINING:
+                    self.keep(data + position, size - position)
+                return 0
+            if self._out.end - self._out.start >= _write_high_water:
+                self.push()
+            if self.write_paused:
+                if position < size:
+                    self.keep(data + position, size - position)
+                return 0
+        return 0
+
+    cdef Py_ssize_t dispatch(self, const char* base, Py_ssize_t head_size, const char* rest, Py_ssize_t size) except -1:
+        """Dispatch the request whose head was just parsed; return how many bytes of `rest` are its body."""
+        global _requests
+        cdef HeadParser parser = self._parser
+        cdef Match* match = &self._match
+        cdef Endpoint endpoint
+        cdef Py_ssize_t used = 0
+        cdef PyObject* argument
+        cdef int done
+        cdef object error
+        _requests += 1
+        self.move(ON_REQUEST_COMPLETE)
+        if parser.head.path_size:
+            self._router.match(
+                parser.head.method_id, base + parser.head.method, parser.head.method_size,
+                base + parser.head.path, parser.head.path_size, match,
+            )
+        else:
+            self._router.match(
+                parser.head.method_id, base + parser.head.method, parser.head.method_size, b"/", 1, match,
+            )
+        endpoint = <Endpoint?> <object> match.endpoint
+        self._endpoint = endpoint
+        self._base = base
+        self._head_size = head_size
+        self._body_in_place = -1
+        self._minor = parser.head.minor
+        self._keep_alive = parser.head.keep_alive and not self.closing
+        self._head_only = parser.head.method_id == HEAD_METHOD
+        self._continue = parser.head.expect_continue
+        self._failed = self._streaming = False
+        self._body_left = 0
+        try:
+            if parser.head.method_id == CONNECT_METHOD:
+                # What follows the head of a CONNECT is no HTTP (RFC 9110 section 9.3.6).
+                self.refuse(ProtocolError(501, "CONNECT is not supported"))
+                return size
+            if parser.head.content_length > 0 or parser.head.chunked:
+                self._body_limit = endpoint.body_limit
+                self._body_size = 0
+                if parser.head.content_length > endpoint.body_limit:
+                    self._keep_alive = False
+                    self._body_left = parser.head.content_length
+                    self.materialise().body_bytes = None
+                    error = PayloadTooLarge(endpoint.body_limit)
+                    self._receiver = self._request.receiver = self.open_body(
+                        self._request, endpoint.body_limit, self._body_left
+                    )
+                    self._receiver.set_exception(error)
+                    argument = <PyObject*> error
+                    self._dispatcher.call(self, <PyObject*> _raise, &argument, 1)
+                    return size
+                used = self.begin_body(rest, size, parser.head.content_length, endpoint.body_limit)
+                if self._state != PROCESSING:
+                    return used
+            if endpoint.mode == BARE:
+                done = self._dispatcher.call(self, <PyObject*> endpoint.call, NULL, 0)
+            elif endpoint.mode == TAKES_PARAMS:
+                done = self.call_with_params(endpoint)
+            else:
+                # No reference of our own: one more would look like somebody who keeps the request.
+                self.materialise()
+                argument = <PyObject*> self._request
+                done = self._dispatcher.call(self, <PyObject*> endpoint.call, &argument, 1)
+            if not done and self._base != NULL:
+                # The request outlives this read, and the memory that it stands in does not.
+                self.materialise().detach()
+        finally:
+            if match.values != NULL:
+                Py_DECREF(match.values)
+                match.values = NULL
+        return used
+
+    cdef Request materialise(self):
+        """Make the object for the request in flight."""
+        cdef Request request = self._request
+        cdef Match* match
+        cdef Py_ssize_t i
+        if request is not None:
+            return request
+        request = <Request> new_object(self._request_class, _nothing)
+        request.connection = self
+        request.endpoint = self._endpoint
+        request.attach(self._base, self._head_size, &self._parser.head, self._parser.fields)
+        request._body_size = self._body_in_place
+        match = &self._match
+        if match.nparams:
+            request._names = <object> match.names
+            if match.values != NULL:
+                request._values = <object> match.values
+            else:
+                for i in range(match.nparams):
+                    request._starts[i] = match.start[i]
+                    request._sizes[i] = match.length[i]
+        self._request = request
+        return request
+
+    cdef int call_with_params(self, Endpoint endpoint) except -1:
+        """Call a handler with the path parameters, converted here; what does not convert goes the general way."""
+        cdef Match* match = &self._match
+        cdef const char* path = self._base + self._parser.head.path
+        cdef const char* text
+        cdef const unsigned char* kinds = <const unsigned char*> PyBytes_AS_STRING(endpoint.kinds)
+        cdef Py_ssize_t count = PyBytes_GET_SIZE(endpoint.kinds), size, i, made = 0
+        cdef PyObject* arguments[16]
+        cdef PyObject* argument
+        cdef object value
+        cdef long long number
+        cdef int done
+        if count != match.nparams:
+            raise SystemError("the plan of a route and its path have different parameters")
+        try:
+            for i in range(count):
+                if match.values != NULL:
+                    value = (<tuple> <object> match.values)[i]
+                    if kinds[i] == INT:
+                        text = PyUnicode_AsUTF8AndSize(value, &size)
+                else:
+                    value = None
+                    text = path + match.start[i]
+                    size = match.length[i]
+                if kinds[i] == INT:
+                    if not _integer(text, size, &number):
+                        self.materialise()
+                        argument = <PyObject*> self._request
+                        return self._dispatcher.call(self, <PyObject*> endpoint.plan, &argument, 1)
+                    value = PyLong_FromLongLong(number)
+                elif value is None:
+                    value = PyUnicode_DecodeUTF8(text, size, "replace")
+                Py_INCREF(<PyObject*> value)
+                arguments[i] = <PyObject*> value
+                made += 1
+            value = None
+            done = self._dispatcher.call(self, <PyObject*> endpoint.call, arguments, count)
+        finally:
+            for i in range(made):
+                Py_DECREF(arguments[i])
+        return done
+
+    # The request's body.
+
+    cdef Py_ssize_t begin_body(self, const char* data, Py_ssize_t size, long long length, long long limit) except -1:
+        global _bodies_in_place
+        cdef Request request
+        if length > 0:
+            if size >= length:
+                self._body_in_place = length
+                _bodies_in_place += 1
+                return length
+            self._body_left = length
+            self._chunks = None
+        else:
+            self._body_left = -1
+            self._chunks = ChunkedParser()
+        request = self.materialise()
+        request.body_bytes = None
+        self._receiver = request.receiver = self.open_body(request, limit, length if length > 0 else None)
+        return self.feed_body(data, size)
+
+    cdef Py_ssize_t feed_body(self, const char* data, Py_ssize_t size) except -1:
+        """Give body bytes to the receiver; return how many bytes are of the body."""
+        cdef Py_ssize_t used
+        cdef list pieces
+        cdef bint complete, room = True
+        cdef bytes piece
+        if self._chunks is None:
+            used = size if size < self._body_left else <Py_ssize_t> self._body_left
+            pieces = [PyBytes_FromStringAndSize(data, used)]
+            self._body_left -= used
+            complete = self._body_left == 0
+        else:
+            pieces = []
+            try:
+                used = self._chunks.run(data, size, pieces)
+            except ProtocolError as error:
+                self.body_failed(error)
+                return size
+            complete = self._chunks.done
+        for piece in pieces:
+            if PyBytes_GET_SIZE(piece):
+                self._continue = False
+                self._body_size += PyBytes_GET_SIZE(piece)
+                if self._body_size > self._body_limit:
+                    self.body_overrun()
+                    return size
+                if self._state != DRAINING:
+                    room = self._receiver.feed_data(piece)
+        if complete:
+            self._body_left = 0
+            self._continue = False
+            self._receiver.feed_eof()
+            self._chunks = None
+            if self._state == DRAINING:
+                self.next_request()
+        elif self._state == DRAINING:
+            if self._body_size > _unread_body_limit:
+                self.shut()
+        elif not room and not self.reading_paused:
+            self.pause_reading()
+        return used
+
+    cdef int body_failed(self, object error) except -1:
+        """The framing of the body is broken: nothing after it can be understood."""
+        self._body_left = 0
+        self._keep_alive = False
+        self._receiver.set_exception(ClientDisconnect(str(error)))
+        if self._state == PROCESSING:
+            self.refuse(error)
+        else:
+            self.shut()
+        return 0
+
+    cdef int body_overrun(self) except -1:
+        self._keep_alive = False
+        self._receiver.set_exception(PayloadTooLarge(self._body_limit))
+        self._body_size = 0
+        self._body_limit = <long long> 1 << 62
+        if self._state == DRAINING:
+            self.shut()
+        return 0
+
+    def resume_body(self):
+        """The receiver has room, or somebody began to read: let the peer send."""
+        if self._continue and self._state == PROCESSING:
+            # RFC 9110 section 10.1.1
+            self._continue = False
+            self._out.add(b"HTTP/1.1 100 Continue\r\n\r\n", 25)
+            if not self._feeding:
+                self.push()
+        if self.reading_paused and self._carry.end - self._carry.start <= _pipeline_high_water:
+            self.resume_reading()
+
+    # The answer. The dispatcher calls `resolve` with what a handler returned and `reject` with what it raised.
+
+    def resolve(self, value):
+        """Answer with what the handler returned; return a coroutine if the answer needs one."""
+        return self.on_value(value)
+
+    def reject(self, error):
+        """Answer for a handler that raised; return a coroutine if the error handler is one."""
+        return self.on_error(error)
+
+    cdef object on_value(self, object value):
+        cdef Endpoint endpoint = self._endpoint
+        cdef object kind
+        cdef Response response
+        if self._streaming:
+            if self._state == WRITING:
+                self.finish()
+            return None
+        if self._state != PROCESSING:
+            # The peer broke the request's body, or went away: there is nobody to answer.
+            self.forget()
+            return None
+        try:
+            if isinstance(value, Response):
+                response = <Response> value
+                if response.stream is not None:
+                    self._streaming = True
+                    return self.send_stream(self.materialise(), response)
+                self.answer(response._status, response._fields, response._content_type, response._body)
+                return None
+            if endpoint.native:
+                kind = type(value)
+                if kind is dict or kind is list:
+                    self.answer(endpoint.status, None, b"application/json", endpoint.dumps(value))
+                    return None
+                if kind is str:
+                    self.answer(endpoint.status, None, b"text/plain; charset=utf-8", (<str> value).encode("utf-8"))
+                    return None
+                if kind is bytes:
+                    self.answer(endpoint.status, None, b"application/octet-stream", value)
+                    return None
+                if value is None:
+                    self.answer(204 if endpoint.status == 200 else endpoint.status, None, None, b"")
+                    return None
+            if hasattr(type(value), "__await__"):
+                return _await(value)
+            answer = endpoint.encode(value)
+            if not isinstance(answer, Response):
+                raise TypeError(f"the encoder returned {type(answer).__name__}, not a response")
+            return self.on_value(answer)
+        except Exception as error:
+            return self.on_error(error)
+
+    cdef object on_error(self, object error):
+        cdef Endpoint endpoint = self._endpoint
+        if self._state != PROCESSING:
+            if self._state == WRITING:
+                # The head is out: the only honest answer is a body that does not end.
+                self.stream_failed(error)
+                self.abort()
+            self.forget()
+            return None
+        self._streaming = False
+        if self._failed or not isinstance(error, Exception):
+            self.handler_failed(self.materialise(), error)
+            self._keep_alive = False
+            self.answer(500, None, b"text/plain; charset=utf-8", b"Internal Server Error")
+            return None
+        self._failed = True
+        try:
+            answer = endpoint.on_error(self.materialise(), error)
+        except Exception as second:
+            return self.on_error(second)
+        if isinstance(answer, Response):
+            return self.on_value(answer)
+        return answer
+
+    def respond(self, response):
+        """Answer with a response whose body is complete."""
+        cdef Response complete = response
+        self.answer(complete._status, complete._fields, complete._content_type, complete._body)
+
+    cdef int answer(self, int status, list fields, bytes content_type, bytes body) except -1:
+        global _responses_joined
+        cdef Py_ssize_t length, size
+        self.move(ON_RESPONSE_READY)
+        size = length = PyBytes_GET_SIZE(body)
+        if status == 204 or status == 304:
+            length = LENGTH_NONE
+            size = 0
+        else:
+            if status == 205:
+                size = length = 0
+            if self._head_only:
+                if length == 0 and fields is not None and _has_length(fields):
+                    length = LENGTH_FROM_FIELDS
+                size = 0
+        if self._out.data != NULL:
+            _responses_joined += 1
+        self._writer.write_head(self._out, status, fields, content_type, length, self.persistence(fields))
+        if size >= COPY_LIMIT and self.transport is not None:
+            self.send_large(body)
+        elif size:
+            self._out.add(PyBytes_AS_STRING(body), size)
+        if self.report:
+            self.answered(status, size)
+        return self.finish()
+
+    cdef int persistence(self, list fields) except -1:
+        """Decide whether the connection outlives this answer (RFC 9112 section 9.3), and how to say so."""
+        if fields is not None:
+            for name, value in fields:
+                if name == b"connection" and b"close" in value.lower():
+                    self._keep_alive = False
+        if self._body_left and (self._continue or self._body_left > _unread_body_limit):
+            # The unread body is too long to be thrown away, or may never come.
+            self._keep_alive = False
+        if self.closing or not self._keep_alive:
+            self._keep_alive = False
+            return 1
+        return 0 if self._minor else 2
+
+    # Streams: called by the cold half.
+
+    def start_stream(self, response):
+        """Send the head of a streamed response; return whether a body is to follow."""
+        global _responses_joined
+        cdef Response streamed = response
+        cdef list fields = streamed._fields
+        cdef int status = streamed._status
+        cdef Py_ssize_t length
+        self.move(ON_RESPONSE_READY)
+        self._stream_left = -1
+        self._stream_chunked = False
+        if status == 204 or status == 304:
+            length = LENGTH_NONE
+        else:
+            length = LENGTH_CHUNKED
+            if fields is not None:
+                for name, value in fields:
+                    if name == b"content-length":
+                        length = LENGTH_FROM_FIELDS
+                        self._stream_left = int(value)
+            if length == LENGTH_CHUNKED:
+                if self._minor:
+                    self._stream_chunked = True
+                else:
+                    length = LENGTH_NONE
+                    if not self._head_only:
+                        self._keep_alive = False
+        if self._out.data != NULL:
+            _responses_joined += 1
+        self._writer.write_head(self._out, status, fields, streamed._content_type, length, self.persistence(fields))
+        return not self._head_only and status != 204 and status != 304
+
+    def send_chunk(self, data):
+        """Send a piece of a streamed body.
+
+        Raises:
+            RuntimeError: The body is longer than its Content-Length.
+        """
+        cdef bytes raw = data
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
+        if self._stream_chunked:
+            if size:
+                write_chunk(self._out, PyBytes_AS_STRING(raw), size)
+            return
+        if self._stream_left >= 0:
+            self._stream_left -= size
+            if self._stream_left < 0:
+                raise RuntimeError("the streamed body is longer than its content-length")
+        self._out.add(PyBytes_AS_STRING(raw), size)
+
+    def end_stream(self):
+        """Send the end of a streamed body.
+
+        Raises:
+            RuntimeError: The body is shorter than its Content-Length.
+        """
+        if self._stream_left > 0:
+            raise RuntimeError("the streamed body is shorter than its content-length")
+        if self._stream_chunked:
+            write_chunk(self._out, NULL, 0)
+
+    def sent_outside(self, count):
+        """Note that `count` bytes of the streamed body were sent by other means, such as `sendfile`."""
+        self._stream_left -= count
+
+    # Bytes out.
+
+    def write(self, data):
+        """Add bytes to what the next `flush` sends."""
+        cdef bytes raw = data
+        self._out.add(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+
+    def take_output(self):
+        """Return what is to be sent and forget it; for feeders without a transport."""
+        return self._out.take()
+
+    def flush(self):
+        """Hand what is to be sent to the transport."""
+        self.push()
+
+    cdef bint direct(self) except -1:
+        """Whether bytes may go straight to the socket: the transport must hold none back."""
+        if self._fd < 0:
+            return False
+        if self._through_transport:
+            if self.transport.get_write_buffer_size():
+                return False
+            self._through_transport = False
+        return True
+
+    cdef int push(self) except -1:
+        cdef Buffer out = self._out
+        cdef Py_ssize_t sent
+        if out.data != NULL and self.transport is not None and self._state != CLOSED:
+            if self.direct():
+                sent = send_now(self._fd, out.data + out.start, out.end - out.start, NULL, 0)
+                if sent > 0:
+                    out.drop(sent)
+            if out.data != NULL:
+                # What the socket does not take now, and every error, is the transport's.
+                self._through_transport = True
+                self.transport.write(out.take())
+        if self._state == CLOSING:
+            self.finish_closing()
+        return 0
+
+    cdef int send_large(self, bytes body) except -1:
+        """Send what is waiting, and a body too large to be worth copying."""
+        cdef Buffer out = self._out
+        cdef Py_ssize_t head = out.end - out.start, sent, size = PyBytes_GET_SIZE(body)
+        if self.direct():
+            sent = send_now(self._fd, out.data + out.start, head, PyBytes_AS_STRING(body), size)
+            if sent >= head:
+                out.release()
+                if sent < head + size:
+                    self._through_transport = True
+                    self.transport.write(memoryview(body)[sent - head:])
+                return 0
+            if sent > 0:
+                out.drop(sent)
+        self._through_transport = True
+        self.transport.write(out.take())
+        self.transport.write(body)
+        return 0
+
+    # The end of a request, and of the connection.
+
+    def complete(self):
+        """The answer is complete: go on to the next request, or close."""
+        self.finish()
+
+    cdef int finish(self) except -1:
+        self._streaming = False
+        if self._state != WRITING:
+            return 0
+        self.move(ON_WRITE_COMPLETE)
+        if not self._keep_alive:
+            self.shut()
+        elif self._body_left == 0:
+            self.next_request()
+        else:
+            self.drop_request()
+            if self.reading_paused:
+                self.resume_reading()
+        if not self._feeding:
+            self.push()
+            if self._state == CONNECTED and (self._carry.data != NULL or self.reading_paused):
+                self._dispatcher.loop.call_soon(self.resume)
+        return 0
+
+    cdef int next_request(self) except -1:
+        self.move(ON_KEEP_ALIVE)
+        return self.forget()
+
+    cdef int forget(self) except -1:
+        self.drop_request()
+        self._endpoint = None
+        self._receiver = None
+        self._chunks = None
+        self._streaming = False
+        return 0
+
+    cdef int drop_request(self) except -1:
+        """Let go of the request; one that somebody kept moves out of the receive buffer first."""
+        cdef Request request = self._request
+        if request is not None:
+            self._request = None
+            # One reference is ours, here; any other belongs to somebody who may still read the request.
+            if self._base != NULL and Py_REFCNT(<PyObject*> request) > 1:
+                request.detach()
+        self._base = NULL
+        return 0
+
+    def refuse(self, error):
+        """Answer a peer that broke the protocol, and close."""
+        global _refused
+        cdef bytes body = error.message.encode("ascii") + b"\n"
+        _refused += 1
+        self.move(ON_ERROR)
+        self._keep_alive = False
+        self._unread = True
+        self.move(ON_RESPONSE_READY)
+        self._writer.write_head(
+            self._out, error.status, None, b"text/plain; charset=utf-8", PyBytes_GET_SIZE(body), 1
+        )
+        if not (self._head_only and (self._request is not None or self._base != NULL)):
+            self._out.add(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+        self.refused(error)
+        if not self._feeding:
+            self.push()
+
+    def close(self):
+        """Stop reading; close once everything is sent."""
+        self.shut()
+
+    cdef int shut(self) except -1:
+        if self._body_left:
+            self._unread = True
+        self.move(ON_CLOSE)
+        self._carry.release()
+        return 0
+
+    # The cold half, in the subclass.
+
+    def open_body(self, request, limit, length):
+        """Make what receives a body that has not arrived whole."""
+        raise TypeError("a Connection without a cold half cannot receive a body in pieces; use HTTPProtocol")
+
+    def send_stream(self, request, response):
+        """Send a streamed response."""
+        raise TypeError("a Connection without a cold half cannot stream; use HTTPProtocol")
+
+    def pause_reading(self):
+        """Ask the feeder for no more bytes."""
+        self.reading_paused = True
+
+    def resume_reading(self):
+        """Ask the feeder for bytes again."""
+        self.reading_paused = False
+
+    def finish_closing(self):
+        """Close the transport; everything has been handed to it."""
+
+    def discarded(self, count):
+        """The peer still sends to a connection that is closing; `count` bytes were thrown away."""
+
+    def abort(self):
+        """Close the transport at once."""
+        self.move(ON_CLOSE)
+
+    def answered(self, status, size):
+        """A response was written."""
+
+    def refused(self, error):
+        """A peer that broke the protocol was answered."""
+
+    def handler_failed(self, request, error):
+        """A handler and its error handler both failed."""
+
+    def stream_failed(self, error):
+        """A stream failed after its head was sent."""
+
+
+cdef bint _integer(const char* text, Py_ssize_t size, long long* number) noexcept:
+    """Read `-?[0-9]{1,18}`."""
+    cdef Py_ssize_t i = 0
+    cdef long long value = 0
+    cdef bint negative = size > 0 and text[0] == c"-"
+    if negative:
+        i = 1
+    if not 1 <= size - i <= 18:
+        return False
+    while i < size:
+        if not c"0" <= text[i] <= c"9":
+            return False
+        value = value * 10 + (text[i] - c"0")
+        i += 1
+    number[0] = -value if negative else value
+    return True
+
+
+cdef bint _has_length(list fields) except -1:
+    for name, _ in fields:
+        if name == b"content-length":
+            return True
+    return False

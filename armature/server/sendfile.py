@@ -1,0 +1,88 @@
+"""Sending a file from the page cache to the socket, with no copy through the process where the system can do so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from armature.http.files import FileBody
+    from armature.server.protocol import HTTPProtocol
+
+__all__ = ["send_file"]
+
+#: Bytes asked for at once; between two calls other connections get their turn.
+PIECE = 512 * 1024
+
+
+async def send_file(protocol: HTTPProtocol, body: FileBody) -> None:
+    """Send the part of a file that `body` stands for, after the head that was written already.
+
+    Raises:
+        RuntimeError: The file is shorter than announced.
+    """
+    transport = protocol.transport
+    sock = transport.get_extra_info("socket")
+    if sock is None or protocol.scheme != "http" or not hasattr(os, "sendfile"):
+        await _copy(protocol, body)
+        return
+    protocol.flush()
+    # The head must leave first, and nothing but us may write to the socket meanwhile.
+    while transport.get_write_buffer_size():
+        await _flushed(protocol)
+    loop = protocol.server_state.loop
+    offset, left = body.offset, body.count
+    source = await asyncio.to_thread(body.fileno)
+    # A descriptor of our own: loops refuse to watch one that belongs to a transport.
+    target = os.dup(sock.fileno())
+    try:
+        while left:
+            try:
+                sent = os.sendfile(target, source, offset, min(left, PIECE))
+            except BlockingIOError:
+                await _writable(loop, target)
+                continue
+            if not sent:
+                break
+            offset += sent
+            left -= sent
+            protocol.sent_outside(sent)
+            if left:
+                await asyncio.sleep(0)
+    finally:
+        os.close(target)
+
+
+async def _copy(protocol: HTTPProtocol, body: FileBody) -> None:
+    async for piece in body:
+        protocol.send_chunk(piece)
+        protocol.flush()
+        if protocol.write_paused:
+            await protocol.drain()
+
+
+async def _flushed(protocol: HTTPProtocol) -> None:
+    # With both marks at zero the transport calls resume_writing when its buffer is empty.
+    transport = protocol.transport
+    low, high = transport.get_write_buffer_limits()
+    transport.set_write_buffer_limits(0, 0)
+    try:
+        await protocol.drain() if protocol.write_paused else await asyncio.sleep(0)
+    finally:
+        if protocol.transport is not None:
+            transport.set_write_buffer_limits(high, low)
+
+
+async def _writable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    waiter = loop.create_future()
+
+    def ready() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    loop.add_writer(descriptor, ready)
+    try:
+        await waiter
+    finally:
+        loop.remove_writer(descriptor)
