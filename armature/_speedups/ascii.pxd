@@ -97,3 +97,10 @@ cdef extern from *:
     bint same_token "armature_same_token"(const char* p, const char* lower, size_t n) noexcept nogil
     int decimal "armature_decimal"(char* out, unsigned long long value) noexcept nogil
     int hexadecimal "armature_hexadecimal"(char* out, unsigned long long value) noexcept nogil
+
+
+cdef inline bytes exact_bytes(object data):
+    """What may be walked as bytes; a subclass could lie about itself, and None has none."""
+    if type(data) is not bytes:
+        raise TypeError(f"Expected bytes, got {type(data).__name__}")
+    return <bytes> data

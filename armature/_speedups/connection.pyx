@@ -11,6 +11,7 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcpy
 
+from armature._speedups.ascii cimport exact_bytes
 from armature._speedups.buffers cimport Buffer
 from armature._speedups.dispatch cimport Dispatcher, Endpoint, Owner
 from armature._speedups.message cimport Request, Response
@@ -263,7 +264,7 @@ cdef class Connection(Owner):
 
     def data_received(self, data):
         """Take received bytes, answer every request that is complete, and send the answers together."""
-        cdef bytes raw = data
+        cdef bytes raw = exact_bytes(data)
         if self._state == CLOSING:
             self.discarded(len(data))
             return
@@ -273,7 +274,7 @@ cdef class Connection(Owner):
 
     def feed_data(self, data):
         """Take received bytes; what is to be sent waits for `flush`."""
-        cdef bytes raw = data
+        cdef bytes raw = exact_bytes(data)
         self.feed(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
 
     def resume(self):
@@ -467,9 +468,9 @@ cdef class Connection(Owner):
         """Call a handler with the path parameters, converted here; what does not convert goes the general way."""
         cdef Match* match = &self._match
         cdef const char* path = self._base + self._parser.head.path
-        cdef const char* text
+        cdef const char* text = NULL
         cdef const unsigned char* kinds = <const unsigned char*> PyBytes_AS_STRING(endpoint.kinds)
-        cdef Py_ssize_t count = PyBytes_GET_SIZE(endpoint.kinds), size, i, made = 0
+        cdef Py_ssize_t count = PyBytes_GET_SIZE(endpoint.kinds), size = 0, i, made = 0
         cdef PyObject* arguments[16]
         cdef PyObject* argument
         cdef object value
@@ -759,7 +760,7 @@ cdef class Connection(Owner):
         Raises:
             RuntimeError: The body is longer than its Content-Length.
         """
-        cdef bytes raw = data
+        cdef bytes raw = exact_bytes(data)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
         if self._stream_chunked:
             if size:
@@ -790,7 +791,7 @@ cdef class Connection(Owner):
 
     def write(self, data):
         """Add bytes to what the next `flush` sends."""
-        cdef bytes raw = data
+        cdef bytes raw = exact_bytes(data)
         self._out.add(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
 
     def take_output(self):

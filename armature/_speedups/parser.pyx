@@ -10,7 +10,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from armature._speedups.ascii cimport find_control, find_not_in, same_token
+from armature._speedups.ascii cimport exact_bytes, find_control, find_not_in, same_token
 
 import re
 import sys
@@ -182,7 +182,7 @@ cdef class HeadParser:
         Raises:
             ProtocolError: The head is malformed or over a limit. The parser must be reset before it is used again.
         """
-        cdef bytes raw = data
+        cdef bytes raw = exact_bytes(data)
         cdef Py_ssize_t at = start, end
         if not 0 <= at <= PyBytes_GET_SIZE(raw):
             raise ValueError(f"start {start} is outside of the data")
@@ -560,10 +560,11 @@ cdef class HeadParser:
         if self.head.minor == 0:
             _refuse(400, "an HTTP/1.0 request cannot have Transfer-Encoding")
         codings = [coding.strip(b" \t") for coding in self._codings.translate(LOWER).split(b",")]
-        if b"chunked" in codings[:-1] or b"" in codings:
+        if b"chunked" in codings[:len(codings) - 1] or b"" in codings:
             _refuse(400, "the Transfer-Encoding field is malformed: chunked must be last, and once")
         if codings != [b"chunked"]:
-            if codings[len(codings) - 1] != b"chunked" and len(codings) > 1:
+            if codings[len(codings) - 1] != b"chunked":
+                # Section 6.3, rule 4: the end of such a body cannot be known.
                 _refuse(400, "the Transfer-Encoding field is malformed: chunked must be last, and once")
             _refuse(501, "the only transfer coding supported is chunked")
         self.head.chunked = True
@@ -641,7 +642,7 @@ cdef class ChunkedParser:
         Raises:
             ProtocolError: The framing is malformed or over a limit. The parser must be reset before it is used again.
         """
-        cdef bytes raw = data
+        cdef bytes raw = exact_bytes(data)
         cdef Py_ssize_t at = start
         cdef list pieces = []
         if not 0 <= at <= PyBytes_GET_SIZE(raw):
@@ -701,18 +702,26 @@ cdef class ChunkedParser:
         return at
 
     cdef int _judge(self, bytes line) except -1:
+        cdef const char* p = PyBytes_AS_STRING(line)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(line)
-        if size < 2 or PyBytes_AS_STRING(line)[size - 2] != c"\r":
-            _refuse(400, "a line of the chunked body ends in a bare LF")
-        line = line[:size - 2]
+        cdef bint empty = size == 2 and p[0] == c"\r"
+        # Whatever `_check_partial` could have refused of a part of the line comes first.
         if self._state == AT_SIZE:
-            self._size(line)
+            if self._extensions + size - 1 > self._extension_limit + 16:
+                _refuse(400, "the chunk extensions are too long")
         elif self._state == AT_DATA_END:
-            if size > 2:
+            if not empty and size != 1:
                 _refuse(400, "a chunk is longer than its size")
+        elif not empty and self._trailer_size + size > self._trailer_limit:
+            _refuse(431, "the trailer section is too large")
+        if size < 2 or p[size - 2] != c"\r":
+            _refuse(400, "a line of the chunked body ends in a bare LF")
+        if self._state == AT_SIZE:
+            self._size(line[:size - 2])
+        elif self._state == AT_DATA_END:
             self._state = AT_SIZE
-        elif size > 2:
-            self._trailer(line)
+        elif not empty:
+            self._trailer(line[:size - 2])
         else:
             self._state = AT_DONE
             self.done = True
@@ -721,13 +730,14 @@ cdef class ChunkedParser:
     cdef int _check_partial(self) except -1:
         # A line that does not end must not grow without bound.
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self._line)
+        cdef bint ending = size == 1 and PyBytes_AS_STRING(self._line)[0] == c"\r"
         if self._state == AT_SIZE:
             if self._extensions + size > self._extension_limit + 16:
                 _refuse(400, "the chunk extensions are too long")
         elif self._state == AT_DATA_END:
-            if size > 1 or self._line != b"\r":
+            if not ending:
                 _refuse(400, "a chunk is longer than its size")
-        elif self._trailer_size + size > self._trailer_limit:
+        elif not ending and self._trailer_size + size + 1 > self._trailer_limit:
             _refuse(431, "the trailer section is too large")
         return 0
 
@@ -757,8 +767,6 @@ cdef class ChunkedParser:
         cdef const char* value
         cdef Field field
         self._trailer_size += PyBytes_GET_SIZE(line) + 2
-        if self._trailer_size > self._trailer_limit:
-            _refuse(431, "the trailer section is too large")
         colon = find_not_in(p, stop, _token)
         if colon == p or colon == stop or colon[0] != c":":
             _refuse(400, "a trailer field is malformed")

@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.string cimport memcmp, memcpy
 
-from armature._speedups.ascii cimport decimal, hexadecimal
+from armature._speedups.ascii cimport decimal, exact_bytes, hexadecimal
 from armature._speedups.buffers cimport Buffer
 
 from email.utils import formatdate
@@ -224,6 +224,6 @@ cdef int write_chunk(Buffer out, const char* data, Py_ssize_t count) except -1:
 def chunk(data):
     """Return one chunk of a chunked body; `b""` makes the last one (RFC 9112 section 7.1)."""
     cdef Buffer out = Buffer()
-    cdef bytes raw = data
+    cdef bytes raw = exact_bytes(data)
     write_chunk(out, PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
     return out.take()
