@@ -11,9 +11,7 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-__all__ = ["IMPL", "PURE", "REASON", "buffers", "connection", "dispatch", "message", "parser", "router", "writer"]
-
-_TWINS = ("buffers", "connection", "dispatch", "message", "parser", "router", "writer")
+__all__ = ["IMPL", "PURE", "REASON", "buffers", "connection", "dispatch", "message", "parser", "router", "wire", "writer"]
 
 
 def _flag(name: str) -> bool:
@@ -49,16 +47,16 @@ def _choose() -> tuple[bool, str]:
 
 
 if TYPE_CHECKING:
-    from armature._pure import buffers, connection, dispatch, message, parser, router, writer
+    from armature._pure import buffers, connection, dispatch, message, parser, router, wire, writer
 
     PURE: bool
     REASON: str
 else:
     PURE, REASON = _choose()
     if PURE:
-        from armature._pure import buffers, connection, dispatch, message, parser, router, writer
+        from armature._pure import buffers, connection, dispatch, message, parser, router, wire, writer
     else:
-        from armature._speedups import buffers, connection, dispatch, message, parser, router, writer
+        from armature._speedups import buffers, connection, dispatch, message, parser, router, wire, writer
 
 #: Which twins are running: `"c"` or `"py"`.
 IMPL: str = "py" if PURE else "c"

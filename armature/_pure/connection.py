@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from armature._pure.buffers import Buffer
 from armature._pure.message import Response
 from armature._pure.parser import ChunkedParser, HeadParser
+from armature._pure.wire import Wire
 from armature._pure.writer import CHUNKED, FROM_FIELDS, NO_LENGTH, Writer, chunk
 from armature._spec.limits import PIPELINE_HIGH_WATER, UNREAD_BODY_LIMIT, WRITE_HIGH_WATER
 from armature._spec.plan import CALL_BARE, CALL_PARAMS, KIND_INT
-from armature._spec.states import Event, State, table
+from armature._spec.states import Event, State
 from armature.exceptions import ClientDisconnect, PayloadTooLarge, ProtocolError
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "stats"]
 
-_TRANSITIONS = table()
-_EVENTS = len(Event)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _integer = re.compile("-?[0-9]{1,18}", re.ASCII).fullmatch
 
@@ -46,7 +45,7 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-class Connection:
+class Connection(Wire):
     """One connection of an HTTP/1.1 server, without its I/O.
 
     Args:
@@ -56,7 +55,6 @@ class Connection:
     """
 
     __slots__ = (
-        "__weakref__",
         "_body_left",
         "_body_limit",
         "_body_size",
@@ -70,14 +68,11 @@ class Connection:
         "_head_only",
         "_keep_alive",
         "_minor",
-        "_out",
-        "_out_size",
         "_parser",
         "_receiver",
         "_request",
         "_router",
         "_service",
-        "_state",
         "_stream_chunked",
         "_stream_left",
         "_streaming",
@@ -86,20 +81,17 @@ class Connection:
         "closing",
         "reading_paused",
         "report",
-        "transport",
         "write_paused",
     )
 
     def __init__(self, service: Service, dispatcher: Dispatcher, writer: Writer) -> None:
+        super().__init__()
         self._service = service
         self._router = service.router
         self._dispatcher = dispatcher
         self._writer = writer
         self._parser = HeadParser()
         self._carry = Buffer()
-        self._out: list[bytes] = []
-        self._out_size = 0
-        self._state: int = State.IDLE
         self._request: Request | None = None
         self._endpoint: Endpoint | None = None
         self._receiver: Any = None
@@ -117,8 +109,6 @@ class Connection:
         self._stream_chunked = False
         self._feeding = False
         self._unread = False
-        #: The asyncio transport, or whatever has its `write`, `pause_reading` and `resume_reading`.
-        self.transport: Any = None
         #: Whether `answered` is called for every response.
         self.report = False
         #: No further request is to be answered on this connection.
@@ -127,11 +117,6 @@ class Connection:
         self.write_paused = False
 
     # What the connection is.
-
-    @property
-    def state(self) -> int:
-        """The connection's state, a number of `armature._spec.states.State`."""
-        return self._state
 
     @property
     def app(self) -> Any:
@@ -158,26 +143,7 @@ class Connection:
         """Whether the peer may still be sending what will never be read."""
         return self._unread
 
-    def detach(self) -> None:
-        """The transport is gone."""
-        self.transport = None
-        self._out.clear()
-        self._out_size = 0
-
-    def is_disconnected(self) -> bool:
-        """Whether the peer is gone, so that no answer can reach it."""
-        return self._state == State.CLOSED
-
-    def event(self, event: int) -> None:
-        """Move to the state that `event` leads to."""
-        self._state = _TRANSITIONS[self._state * _EVENTS + event]
-
     # Bytes in.
-
-    def attach(self, transport: Any) -> None:
-        """Begin: from now on answers go to `transport`."""
-        self.transport = transport
-        self.event(Event.ACCEPT)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return memory to receive into; the connections of a loop share it."""
@@ -592,27 +558,6 @@ class Connection:
         """Note that `count` bytes of the streamed body were sent by other means, such as `sendfile`."""
         self._stream_left -= count
 
-    # Bytes out.
-
-    def write(self, data: bytes) -> None:
-        """Add bytes to what the next `flush` sends."""
-        self._out.append(data)
-        self._out_size += len(data)
-
-    def take_output(self) -> bytes:
-        """Return what is to be sent and forget it; for feeders without a transport."""
-        data = b"".join(self._out)
-        self._out.clear()
-        self._out_size = 0
-        return data
-
-    def flush(self) -> None:
-        """Hand what is to be sent to the transport."""
-        if self._out and self.transport is not None and self._state != State.CLOSED:
-            self.transport.write(self.take_output())
-        if self._state == State.CLOSING:
-            self.finish_closing()
-
     # The end of a request, and of the connection.
 
     def complete(self) -> None:
@@ -682,15 +627,8 @@ class Connection:
         """Ask the feeder for bytes again."""
         self.reading_paused = False
 
-    def finish_closing(self) -> None:
-        """Close the transport; everything has been handed to it."""
-
     def discarded(self, count: int) -> None:
         """The peer still sends to a connection that is closing; `count` bytes were thrown away."""
-
-    def abort(self) -> None:
-        """Close the transport at once."""
-        self.event(Event.CLOSE)
 
     def answered(self, status: int, size: int) -> None:
         """A response was written."""

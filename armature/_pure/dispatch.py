@@ -93,6 +93,7 @@ class Driver:
         "__weakref__",
         "_asyncio_future_blocking",
         "_awaited",
+        "_blocking",
         "_cancel_message",
         "_context",
         "_coroutine",
@@ -114,6 +115,7 @@ class Driver:
         self._context: Context = dispatcher.context
         self._owner: Any = None
         self._awaited: Any = None
+        self._blocking = False
         self._handed_over = True
         self._throw = False
         self._retired = False
@@ -133,9 +135,7 @@ class Driver:
             self._asyncio_future_blocking = True
             return self
         if not self._handed_over:
-            self._handed_over = True
-            awaited, self._awaited = self._awaited, None
-            return awaited
+            return self._hand_over()
         if self._throw:
             self._throw = False
             return self._step(None, asyncio.CancelledError(*_message(self._cancel_message)))
@@ -149,9 +149,8 @@ class Driver:
             raise error
         if not self._handed_over:
             # The Task was cancelled before it got to see the future: do what it would have done.
-            self._handed_over = True
-            awaited, self._awaited = self._awaited, None
-            if awaited is not None and awaited.cancel():
+            awaited = self._hand_over()
+            if awaited is not None and awaited.cancel(*error.args[:1]):
                 return awaited
         return self._step(None, error)
 
@@ -183,6 +182,14 @@ class Driver:
                 self._forget()
                 raise StopIteration
             self._coroutine, value, error = coroutine, None, None
+
+    def _hand_over(self) -> Any:
+        self._handed_over = True
+        awaited, self._awaited = self._awaited, None
+        if self._blocking:
+            self._blocking = False
+            awaited._asyncio_future_blocking = True
+        return awaited
 
     def _forget(self) -> None:
         self._retired = True
@@ -227,6 +234,10 @@ class Driver:
         self._coroutine = coroutine
         self._awaited = awaited
         self._handed_over = False
+        if not self.parked and getattr(awaited, "_asyncio_future_blocking", None):
+            # The Task gets to see the future later; until then others may begin to wait for it.
+            self._blocking = True
+            awaited._asyncio_future_blocking = False
         self.task._log_destroy_pending = True  # type: ignore[attr-defined]
         if self.cancel_requested:
             # The handler cancelled itself before it waited: a Task cancels the first thing it waits for.
@@ -341,10 +352,15 @@ class Dispatcher:
         return True
 
     def close(self) -> None:
-        """End the spare Task; requests that are suspended go on."""
+        """End the spare Task, soon; requests that are suspended go on."""
+        if self._entered:
+            # A handler asks for it, from inside the spare.
+            self.loop.call_soon(self.close)
+            return
         spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.retire()
+        if spare is not None and not self.loop.is_closed():
+            # Not at once: the caller may be a Task, and inside a Task no other can make a step.
+            self.loop.call_soon(spare.retire)
 
     def _enter(self) -> None:
         spare = self._spare

@@ -1,18 +1,18 @@
 from armature._speedups.buffers cimport Buffer
-from armature._speedups.dispatch cimport Dispatcher, Endpoint, Owner
+from armature._speedups.dispatch cimport Dispatcher, Endpoint
 from armature._speedups.message cimport Request
 from armature._speedups.parser cimport ChunkedParser, HeadParser
 from armature._speedups.router cimport Match, RadixRouter
+from armature._speedups.wire cimport Wire
 from armature._speedups.writer cimport Writer
 
-cdef class Connection(Owner):
-    cdef object __weakref__
+cdef class Connection(Wire):
     cdef object _service, _app, _request_class
     cdef RadixRouter _router
     cdef Dispatcher _dispatcher
     cdef Writer _writer
     cdef HeadParser _parser
-    cdef Buffer _carry, _out
+    cdef Buffer _carry
     cdef Request _request
     cdef Endpoint _endpoint
     cdef ChunkedParser _chunks
@@ -20,18 +20,13 @@ cdef class Connection(Owner):
     cdef const char* _base              # the head being answered, while it stands in the receive buffer
     cdef Py_ssize_t _head_size
     cdef Py_ssize_t _body_in_place      # size of a body that stands behind it, or -1
-    cdef unsigned char _state
     cdef unsigned char _minor
     cdef bint _keep_alive, _head_only, _continue, _failed, _streaming, _stream_chunked, _feeding, _unread
-    cdef bint _through_transport
-    cdef int _fd
     cdef long long _body_size, _body_limit, _stream_left
     cdef readonly long long _body_left
     cdef readonly object _receiver
-    cdef readonly object transport
     cdef public bint closing, reading_paused, write_paused, report
 
-    cdef void move(self, int event) noexcept
     cdef int feed(self, const char* data, Py_ssize_t size) except -1
     cdef int feed_heads(self, const char* data, Py_ssize_t size) except -1
     cdef int run_heads(self, const char* data, Py_ssize_t size) except -1
@@ -45,9 +40,6 @@ cdef class Connection(Owner):
     cdef int body_overrun(self) except -1
     cdef int answer(self, int status, list fields, bytes content_type, bytes body) except -1
     cdef int persistence(self, list fields) except -1
-    cdef int send_large(self, bytes body) except -1
-    cdef bint direct(self) except -1
-    cdef int push(self) except -1
     cdef int finish(self) except -1
     cdef int next_request(self) except -1
     cdef int forget(self) except -1

@@ -9,14 +9,14 @@ waits, so that answers leave in order whatever the handlers do (RFC 9112 section
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.string cimport memcpy
 
 from armature._speedups.ascii cimport exact_bytes
 from armature._speedups.buffers cimport Buffer
-from armature._speedups.dispatch cimport Dispatcher, Endpoint, Owner
+from armature._speedups.dispatch cimport Dispatcher, Endpoint
 from armature._speedups.message cimport Request, Response
 from armature._speedups.parser cimport ChunkedParser, HeadParser
 from armature._speedups.router cimport Match, RadixRouter
+from armature._speedups.wire cimport Wire
 from armature._speedups.writer cimport LENGTH_CHUNKED, LENGTH_FROM_FIELDS, LENGTH_NONE, Writer, write_chunk
 
 from armature._spec import plan as _plan
@@ -25,7 +25,7 @@ from armature._spec.limits import (
     UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
     WRITE_HIGH_WATER as _WRITE_HIGH_WATER,
 )
-from armature._spec.states import Event as _Event, State as _State, table
+from armature._spec.states import Event as _Event, State as _State
 from armature.exceptions import ClientDisconnect, PayloadTooLarge, ProtocolError
 
 __all__ = ["Connection", "stats"]
@@ -44,45 +44,11 @@ cdef extern from *:
     {
         return ((PyTypeObject *)cls)->tp_new((PyTypeObject *)cls, arguments, NULL);
     }
-
-    #if defined(_WIN32)
-    #define ARMATURE_SOCKETS 0
-    static inline Py_ssize_t armature_send(int fd, const char *head, Py_ssize_t n, const char *body, Py_ssize_t m)
-    {
-        return -1;
-    }
-    #else
-    #include <sys/types.h>
-    #include <sys/socket.h>
-    #include <sys/uio.h>
-    #define ARMATURE_SOCKETS 1
-    #ifndef MSG_NOSIGNAL
-    #define MSG_NOSIGNAL 0
-    #endif
-    /* Send without waiting; returns how much went out, or -1. The second piece may be empty. */
-    static inline Py_ssize_t armature_send(int fd, const char *head, Py_ssize_t n, const char *body, Py_ssize_t m)
-    {
-        struct iovec pieces[2];
-        struct msghdr message;
-        if (m == 0) return send(fd, head, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-        memset(&message, 0, sizeof(message));
-        pieces[0].iov_base = (void *)head;
-        pieces[0].iov_len = (size_t)n;
-        pieces[1].iov_base = (void *)body;
-        pieces[1].iov_len = (size_t)m;
-        message.msg_iov = pieces;
-        message.msg_iovlen = 2;
-        return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    }
-    #endif
     """
     object new_object "armature_new"(object cls, object arguments)
-    Py_ssize_t send_now "armature_send"(int fd, const char* head, Py_ssize_t n, const char* body, Py_ssize_t m) noexcept
-    bint HAVE_SOCKETS "ARMATURE_SOCKETS"
 
 # The numbers of armature/_spec, as C constants; the assertions hold them to their source.
 cdef enum:
-    IDLE = 0
     CONNECTED = 1
     READING = 2
     PROCESSING = 3
@@ -90,7 +56,6 @@ cdef enum:
     DRAINING = 5
     CLOSING = 6
     CLOSED = 7
-    ON_ACCEPT = 0
     ON_DATA_READY = 1
     ON_REQUEST_COMPLETE = 2
     ON_RESPONSE_READY = 3
@@ -98,7 +63,6 @@ cdef enum:
     ON_KEEP_ALIVE = 5
     ON_ERROR = 7
     ON_CLOSE = 8
-    EVENTS = 10
     BARE = 0
     TAKES_REQUEST = 1
     TAKES_PARAMS = 2
@@ -109,17 +73,12 @@ cdef enum:
     # From here on a body is sent beside the head instead of being copied behind it.
     COPY_LIMIT = 16384
 
-assert [state.value for state in (_State.IDLE, _State.CONNECTED, _State.READING, _State.PROCESSING)] == [0, 1, 2, 3]
+assert [state.value for state in (_State.CONNECTED, _State.READING, _State.PROCESSING)] == [1, 2, 3]
 assert [state.value for state in (_State.WRITING, _State.DRAINING, _State.CLOSING, _State.CLOSED)] == [4, 5, 6, 7]
-assert [event.value for event in (_Event.ACCEPT, _Event.DATA_READY, _Event.REQUEST_COMPLETE)] == [0, 1, 2]
+assert [event.value for event in (_Event.DATA_READY, _Event.REQUEST_COMPLETE)] == [1, 2]
 assert [event.value for event in (_Event.RESPONSE_READY, _Event.WRITE_COMPLETE, _Event.KEEP_ALIVE)] == [3, 4, 5]
-assert (_Event.ERROR.value, _Event.CLOSE.value, len(_Event)) == (7, 8, 10)
+assert (_Event.ERROR.value, _Event.CLOSE.value) == (7, 8)
 assert (_plan.CALL_BARE, _plan.CALL_REQUEST, _plan.CALL_PARAMS, _plan.KIND_STR, _plan.KIND_INT) == (0, 1, 2, 0, 1)
-
-cdef unsigned char _transitions[100]
-cdef bytes _table = table()
-assert len(_table) == 100
-memcpy(_transitions, PyBytes_AS_STRING(_table), 100)
 
 cdef Py_ssize_t _pipeline_high_water = _PIPELINE_HIGH_WATER
 cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
@@ -150,7 +109,7 @@ async def _await(value):
     return await value
 
 
-cdef class Connection(Owner):
+cdef class Connection(Wire):
     """One connection of an HTTP/1.1 server, without its I/O.
 
     Args:
@@ -160,6 +119,7 @@ cdef class Connection(Owner):
     """
 
     def __init__(self, service, dispatcher, writer):
+        Wire.__init__(self)
         self._service = service
         self._app = service.app
         self._router = service.router
@@ -170,20 +130,12 @@ cdef class Connection(Owner):
         self._writer = writer
         self._parser = HeadParser()
         self._carry = Buffer()
-        self._out = Buffer()
-        self._state = IDLE
         self._base = NULL
         self._body_in_place = -1
         self._minor = 1
         self._stream_left = -1
-        self._fd = -1
 
     # What the connection is.
-
-    @property
-    def state(self):
-        """The connection's state, a number of `armature._spec.states.State`."""
-        return self._state
 
     @property
     def app(self):
@@ -212,39 +164,7 @@ cdef class Connection(Owner):
         """Whether the peer may still be sending what will never be read."""
         return self._unread
 
-    def detach(self):
-        """The transport is gone."""
-        self.transport = None
-        self._fd = -1
-        self._out.release()
-
-    def is_disconnected(self):
-        """Whether the peer is gone, so that no answer can reach it."""
-        return self._state == CLOSED
-
-    def event(self, event):
-        """Move to the state that `event` leads to."""
-        cdef int number = event
-        if not 0 <= number < EVENTS:
-            raise IndexError("index out of range")
-        self.move(number)
-
-    cdef void move(self, int event) noexcept:
-        self._state = _transitions[self._state * EVENTS + event]
-
     # Bytes in.
-
-    def attach(self, transport):
-        """Begin: from now on answers go to `transport`."""
-        self.transport = transport
-        self.move(ON_ACCEPT)
-        if HAVE_SOCKETS:
-            extra = getattr(transport, "get_extra_info", None)
-            if extra is not None and hasattr(transport, "get_write_buffer_size") and extra("sslcontext") is None:
-                sock = extra("socket")
-                if sock is not None:
-                    # Plain TCP or a Unix socket: what the transport does not hold back may go straight to it.
-                    self._fd = sock.fileno()
 
     def get_buffer(self, sizehint):
         """Return memory to receive into; the connections of a loop share it."""
@@ -787,66 +707,6 @@ cdef class Connection(Owner):
         """Note that `count` bytes of the streamed body were sent by other means, such as `sendfile`."""
         self._stream_left -= count
 
-    # Bytes out.
-
-    def write(self, data):
-        """Add bytes to what the next `flush` sends."""
-        cdef bytes raw = exact_bytes(data)
-        self._out.add(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
-
-    def take_output(self):
-        """Return what is to be sent and forget it; for feeders without a transport."""
-        return self._out.take()
-
-    def flush(self):
-        """Hand what is to be sent to the transport."""
-        self.push()
-
-    cdef bint direct(self) except -1:
-        """Whether bytes may go straight to the socket: the transport must hold none back."""
-        if self._fd < 0:
-            return False
-        if self._through_transport:
-            if self.transport.get_write_buffer_size():
-                return False
-            self._through_transport = False
-        return True
-
-    cdef int push(self) except -1:
-        cdef Buffer out = self._out
-        cdef Py_ssize_t sent
-        if out.data != NULL and self.transport is not None and self._state != CLOSED:
-            if self.direct():
-                sent = send_now(self._fd, out.data + out.start, out.end - out.start, NULL, 0)
-                if sent > 0:
-                    out.drop(sent)
-            if out.data != NULL:
-                # What the socket does not take now, and every error, is the transport's.
-                self._through_transport = True
-                self.transport.write(out.take())
-        if self._state == CLOSING:
-            self.finish_closing()
-        return 0
-
-    cdef int send_large(self, bytes body) except -1:
-        """Send what is waiting, and a body too large to be worth copying."""
-        cdef Buffer out = self._out
-        cdef Py_ssize_t head = out.end - out.start, sent, size = PyBytes_GET_SIZE(body)
-        if self.direct():
-            sent = send_now(self._fd, out.data + out.start, head, PyBytes_AS_STRING(body), size)
-            if sent >= head:
-                out.release()
-                if sent < head + size:
-                    self._through_transport = True
-                    self.transport.write(memoryview(body)[sent - head:])
-                return 0
-            if sent > 0:
-                out.drop(sent)
-        self._through_transport = True
-        self.transport.write(out.take())
-        self.transport.write(body)
-        return 0
-
     # The end of a request, and of the connection.
 
     def complete(self):
@@ -942,15 +802,8 @@ cdef class Connection(Owner):
         """Ask the feeder for bytes again."""
         self.reading_paused = False
 
-    def finish_closing(self):
-        """Close the transport; everything has been handed to it."""
-
     def discarded(self, count):
         """The peer still sends to a connection that is closing; `count` bytes were thrown away."""
-
-    def abort(self):
-        """Close the transport at once."""
-        self.move(ON_CLOSE)
 
     def answered(self, status, size):
         """A response was written."""

@@ -16,11 +16,12 @@ cdef class Driver:
     cdef public bint _asyncio_future_blocking
     cdef Dispatcher _dispatcher
     cdef object _wakeup, _coroutine, _context, _owner, _awaited, _cancel_message
-    cdef bint _handed_over, _throw, _retired
+    cdef bint _blocking, _handed_over, _throw, _retired
     cdef public bint cancel_requested
     cdef readonly object task
 
     cdef object _step(self, object value, object error)
+    cdef object _hand_over(self)
     cdef void _forget(self) noexcept
 
 cdef class Dispatcher:

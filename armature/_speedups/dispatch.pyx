@@ -144,6 +144,7 @@ cdef class Driver:
         self._context = home.context
         self._owner = None
         self._awaited = None
+        self._blocking = False
         self._handed_over = True
         self._throw = False
         self._retired = False
@@ -163,10 +164,7 @@ cdef class Driver:
             self._asyncio_future_blocking = True
             return self
         if not self._handed_over:
-            self._handed_over = True
-            awaited = self._awaited
-            self._awaited = None
-            return awaited
+            return self._hand_over()
         if self._throw:
             self._throw = False
             return self._step(None, _CancelledError(*_message(self._cancel_message)))
@@ -180,10 +178,8 @@ cdef class Driver:
             raise error
         if not self._handed_over:
             # The Task was cancelled before it got to see the future: do what it would have done.
-            self._handed_over = True
-            awaited = self._awaited
-            self._awaited = None
-            if awaited is not None and awaited.cancel():
+            awaited = self._hand_over()
+            if awaited is not None and awaited.cancel(*error.args[:1]):
                 return awaited
         return self._step(None, error)
 
@@ -243,6 +239,15 @@ cdef class Driver:
             value = None
             error = None
 
+    cdef object _hand_over(self):
+        cdef object awaited = self._awaited
+        self._handed_over = True
+        self._awaited = None
+        if self._blocking:
+            self._blocking = False
+            awaited._asyncio_future_blocking = True
+        return awaited
+
     cdef void _forget(self) noexcept:
         self._retired = True
         self._coroutine = None
@@ -277,6 +282,11 @@ cdef class Driver:
         return self._wakeup is not None
 
     @property
+    def owner(self):
+        """What gets the outcome of the suspended handler, if there is one."""
+        return self._owner
+
+    @property
     def coroutine(self):
         """The suspended coroutine, if there is one."""
         return self._coroutine
@@ -288,6 +298,10 @@ cdef class Driver:
         self._coroutine = coroutine
         self._awaited = awaited
         self._handed_over = False
+        if self._wakeup is None and getattr(awaited, "_asyncio_future_blocking", None):
+            # The Task gets to see the future later; until then others may begin to wait for it.
+            self._blocking = True
+            awaited._asyncio_future_blocking = False
         self.task._log_destroy_pending = True
         if self.cancel_requested:
             # The handler cancelled itself before it waited: a Task cancels the first thing it waits for.
@@ -385,11 +399,16 @@ cdef class Dispatcher:
         return self.call(owner, <PyObject*> call, pointers, count) != 0
 
     def close(self):
-        """End the spare Task; requests that are suspended go on."""
+        """End the spare Task, soon; requests that are suspended go on."""
+        if self._entered:
+            # A handler asks for it, from inside the spare.
+            self.loop.call_soon(self.close)
+            return
         spare = self._spare
         self._spare = None
-        if spare is not None:
-            spare.retire()
+        if spare is not None and not self.loop.is_closed():
+            # Not at once: the caller may be a Task, and inside a Task no other can make a step.
+            self.loop.call_soon(spare.retire)
 
     cdef int begin(self) except -1:
         if self._spare is None:
