@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Buffer"]
+__all__ = ["BodyBuffer", "Buffer"]
 
 
 class Buffer:
@@ -49,3 +49,54 @@ class Buffer:
     def clear(self) -> None:
         """Drop everything."""
         self._data.clear()
+
+
+class BodyBuffer:
+    """Memory for a body of known length, which is received straight into it.
+
+    Args:
+        size: The length, in bytes.
+    """
+
+    __slots__ = ("_data", "_filled")
+
+    def __init__(self, size: int) -> None:
+        self._data = bytearray(size)
+        self._filled = 0
+
+    @property
+    def left(self) -> int:
+        """How many bytes are still to come."""
+        return len(self._data) - self._filled
+
+    def view(self) -> memoryview:
+        """Return the memory that is still to be filled, to receive into."""
+        return memoryview(self._data)[self._filled :]
+
+    def add(self, data: bytes) -> int:
+        """Add received bytes; return how many of them belong to the body."""
+        count = min(len(data), self.left)
+        self._data[self._filled : self._filled + count] = data[:count]
+        self._filled += count
+        return count
+
+    def advance(self, count: int) -> None:
+        """Note that `count` bytes were received into the view.
+
+        Raises:
+            ValueError: That is more than the view has.
+        """
+        if not 0 <= count <= self.left:
+            raise ValueError(f"cannot advance by {count}: {self.left} bytes are left")
+        self._filled += count
+
+    def take(self) -> bytes:
+        """Return the body; the buffer is used up.
+
+        Raises:
+            ValueError: It is not complete.
+        """
+        if self.left:
+            raise ValueError(f"{self.left} bytes of the body are missing")
+        data, self._data, self._filled = bytes(self._data), bytearray(), 0
+        return data

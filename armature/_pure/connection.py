@@ -11,12 +11,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from armature._pure.buffers import Buffer
+from armature._pure.buffers import BodyBuffer, Buffer
 from armature._pure.message import Response
 from armature._pure.parser import ChunkedParser, HeadParser
 from armature._pure.wire import Wire
 from armature._pure.writer import CHUNKED, FROM_FIELDS, NO_LENGTH, Writer, chunk
-from armature._spec.limits import PIPELINE_HIGH_WATER, UNREAD_BODY_LIMIT, WRITE_HIGH_WATER
+from armature._spec.limits import (
+    PIPELINE_HIGH_WATER,
+    STREAM_GATHER,
+    UNREAD_BODY_LIMIT,
+    WHOLE_BODY_MINIMUM,
+    WRITE_HIGH_WATER,
+)
 from armature._spec.plan import CALL_BARE, CALL_PARAMS, KIND_INT
 from armature._spec.states import Event, State
 from armature.exceptions import ClientDisconnect, PayloadTooLarge, ProtocolError
@@ -32,6 +38,7 @@ __all__ = ["Connection", "stats"]
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _integer = re.compile("-?[0-9]{1,18}", re.ASCII).fullmatch
+_digits = re.compile(rb"[0-9]{1,18}").fullmatch
 
 _counters = {"requests": 0, "responses_joined": 0, "bodies_in_place": 0, "refused": 0}
 
@@ -65,6 +72,8 @@ class Connection(Wire):
         "_endpoint",
         "_failed",
         "_feeding",
+        "_flush_due",
+        "_gathering",
         "_head_only",
         "_keep_alive",
         "_minor",
@@ -77,10 +86,13 @@ class Connection(Wire):
         "_stream_left",
         "_streaming",
         "_unread",
+        "_whole",
         "_writer",
         "closing",
+        "progress",
         "reading_paused",
         "report",
+        "stream_size",
         "write_paused",
     )
 
@@ -107,8 +119,15 @@ class Connection(Wire):
         self._streaming = False
         self._stream_left = -1
         self._stream_chunked = False
+        self._whole: BodyBuffer | None = None
+        self._gathering = False
+        self._flush_due = False
         self._feeding = False
         self._unread = False
+        #: Bytes of the streamed body so far, without its framing.
+        self.stream_size = 0
+        #: Set whenever a piece of a stream is sent; for whoever watches that streams go on.
+        self.progress = False
         #: Whether `answered` is called for every response.
         self.report = False
         #: No further request is to be answered on this connection.
@@ -146,11 +165,17 @@ class Connection(Wire):
     # Bytes in.
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return memory to receive into; the connections of a loop share it."""
+        """Return memory to receive into; the connections of a loop share it, but for large bodies."""
+        if self._whole is not None:
+            return self._whole.view()
         return self._dispatcher.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take `nbytes` bytes that were received into the buffer."""
+        if self._whole is not None:
+            self._whole.advance(nbytes)
+            self._body_grown(nbytes)
+            return
         self.data_received(bytes(self._dispatcher.read_buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
@@ -179,7 +204,7 @@ class Connection(Wire):
         elif state == State.PROCESSING or state == State.WRITING or state == State.DRAINING:
             position = self._feed_body(data, 0) if self._body_left else 0
             if self._state == State.CONNECTED:
-                self._feed(data[position:])
+                self.feed_data(data[position:])
             elif position < len(data) and self._state != State.CLOSING:
                 self._keep(data[position:])
         # In any other state the bytes have no reader: they are dropped.
@@ -191,6 +216,8 @@ class Connection(Wire):
         elif (self._state == State.CONNECTED or self._state == State.READING) and not self.write_paused:
             if len(self._carry):
                 self._feed(self._carry.take())
+            elif self.reading_paused:
+                self.resume_reading()
             if self._out or self._state == State.CLOSING:
                 self.flush()
 
@@ -322,6 +349,10 @@ class Connection(Wire):
 
     def _feed_body(self, data: bytes, position: int) -> int:
         """Give body bytes to the receiver; return where they end in `data`."""
+        if self._whole is not None:
+            count = self._whole.add(data[position:] if position else data)
+            self._body_grown(count)
+            return position + count
         chunks = self._chunks
         if chunks is None:
             piece = data[position : position + self._body_left] if position else data[: self._body_left]
@@ -360,6 +391,19 @@ class Connection(Wire):
             self.pause_reading()
         return position
 
+    def _receive_whole(self) -> None:
+        """From here on the body goes straight into the memory that it will have as a whole."""
+        whole = self._whole = BodyBuffer(self._body_size + self._body_left)
+        for chunk in self._receiver.hand_back():
+            whole.add(chunk)
+
+    def _body_grown(self, count: int) -> None:
+        self._body_left -= count
+        self._body_size += count
+        if self._body_left == 0:
+            whole, self._whole = self._whole, None
+            self._receiver.feed_whole(whole.take())  # type: ignore[union-attr]
+
     def _body_failed(self, error: ProtocolError) -> None:
         """The framing of the body is broken: nothing after it can be understood."""
         self._body_left = 0
@@ -386,6 +430,8 @@ class Connection(Wire):
             self.write(_CONTINUE)
             if not self._feeding:
                 self.flush()
+        if self._body_left >= WHOLE_BODY_MINIMUM and self._whole is None and self._receiver.reads_whole:
+            self._receive_whole()
         if self.reading_paused and len(self._carry) <= PIPELINE_HIGH_WATER:
             self.resume_reading()
 
@@ -464,7 +510,8 @@ class Connection(Wire):
         self._answer(response.status, response._fields, response._content_type, response.body)
 
     def _answer(self, status: int, fields: list[tuple[bytes, bytes]] | None, content_type: bytes | None, body: bytes) -> None:
-        self.event(Event.RESPONSE_READY)
+        if type(body) is not bytes:
+            raise TypeError(f"Expected bytes, got {type(body).__name__}")
         if status == 204 or status == 304:
             length, body = NO_LENGTH, b""
         else:
@@ -472,12 +519,15 @@ class Connection(Wire):
                 body = b""
             length = len(body)
             if self._head_only:
-                if not body and fields is not None and any(name == b"content-length" for name, _ in fields):
+                if not body and _declared_length(fields) >= 0:
                     length = FROM_FIELDS
                 body = b""
         if self._out:
             _counters["responses_joined"] += 1
-        self.write(self._writer.head(status, fields, content_type, length, self._persistence(fields)))
+        head = self._writer.head(status, fields, content_type, length, self._persistence(fields))
+        # From here on nothing can fail: what cannot be written was an error of the handler.
+        self.event(Event.RESPONSE_READY)
+        self.write(head)
         if body:
             self.write(body)
         if self.report:
@@ -502,29 +552,31 @@ class Connection(Wire):
 
     def start_stream(self, response: Response) -> bool:
         """Send the head of a streamed response; return whether a body is to follow."""
-        self.event(Event.RESPONSE_READY)
         fields = response._fields
         status = response.status
         self._stream_left = -1
         self._stream_chunked = False
+        self._gathering = False
+        self.stream_size = 0
         if status == 204 or status == 304:
             length = NO_LENGTH
         else:
             length = CHUNKED
-            for name, value in fields or ():
-                if name == b"content-length":
-                    length = FROM_FIELDS
-                    self._stream_left = int(value)
-            if length == CHUNKED:
+            self._stream_left = _declared_length(fields)
+            if self._stream_left >= 0:
+                length = FROM_FIELDS
+            else:
                 if self._minor:
                     self._stream_chunked = True
                 else:
                     length = NO_LENGTH
                     if not self._head_only:
                         self._keep_alive = False
+        head = self._writer.head(status, fields, response._content_type, length, self._persistence(fields))
+        self.event(Event.RESPONSE_READY)
         if self._out:
             _counters["responses_joined"] += 1
-        self.write(self._writer.head(status, fields, response._content_type, length, self._persistence(fields)))
+        self.write(head)
         return not self._head_only and status not in (204, 304)
 
     def send_chunk(self, data: bytes) -> None:
@@ -541,7 +593,38 @@ class Connection(Wire):
                 self._stream_left -= len(data)
                 if self._stream_left < 0:
                     raise RuntimeError("the streamed body is longer than its content-length")
-            self.write(data)
+            if data:
+                self.write(data)
+
+    def send_piece(self, piece: Any) -> None:
+        """Send a piece of a streamed body: the first one at once, later ones together.
+
+        Raises:
+            TypeError: The piece is neither `str` nor bytes-like.
+            RuntimeError: The body is longer than its Content-Length.
+        """
+        if isinstance(piece, str):
+            piece = piece.encode("utf-8")
+        elif type(piece) is not bytes:
+            if not isinstance(piece, (bytes, bytearray, memoryview)):
+                raise TypeError(f"a streamed body is made of bytes or str, not {type(piece).__name__}")
+            piece = bytes(piece)
+        if not piece:
+            return
+        self.send_chunk(piece)
+        self.stream_size += len(piece)
+        if not self._gathering or self._out_size >= STREAM_GATHER:
+            self._gathering = True
+            self.progress = True
+            self.flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            self._dispatcher.loop.call_soon(self._flush_gathered)
+
+    def _flush_gathered(self) -> None:
+        self._flush_due = False
+        self.progress = True
+        self.flush()
 
     def end_stream(self) -> None:
         """Send the end of a streamed body.
@@ -566,12 +649,14 @@ class Connection(Wire):
         if self._state != State.WRITING:
             return
         self.event(Event.WRITE_COMPLETE)
-        if not self._keep_alive:
+        if self.closing or not self._keep_alive:
             self.close()
         elif self._body_left == 0:
             self._next()
         else:
             self._request = None
+            self._whole = None
+            self._receiver.discard()
             if self.reading_paused:
                 self.resume_reading()
         if not self._feeding:
@@ -584,7 +669,7 @@ class Connection(Wire):
         self._forget()
 
     def _forget(self) -> None:
-        self._request = self._endpoint = self._receiver = self._chunks = None
+        self._request = self._endpoint = self._receiver = self._chunks = self._whole = None
         self._streaming = False
 
     def refuse(self, error: ProtocolError) -> None:
@@ -645,3 +730,14 @@ class Connection(Wire):
 
 async def _await(value: Any) -> Any:
     return await value
+
+
+def _declared_length(fields: list[tuple[bytes, bytes]] | None) -> int:
+    """The Content-Length that the application set, or -1 without one."""
+    declared = -1
+    for name, value in fields or ():
+        if name == b"content-length":
+            if not _digits(value) or 0 <= declared != int(value):
+                raise ValueError(f"the content-length of the response is malformed: {value!r}")
+            declared = int(value)
+    return declared

@@ -227,6 +227,11 @@ class Driver:
         """The suspended coroutine, if there is one."""
         return self._coroutine
 
+    @property
+    def owner(self) -> Any:
+        """What gets the outcome of the suspended handler; None for a spare."""
+        return self._owner
+
     def adopt(self, owner: Any, context: Context, coroutine: Any, awaited: Any) -> None:
         """Make the spare Task the Task of a handler that suspended; it waits for `awaited` from now on."""
         self._owner = owner

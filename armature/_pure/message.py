@@ -39,7 +39,7 @@ def check_field(name: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
     if isinstance(name, str):
         raw_name = name.encode("latin-1", "replace") if name.isascii() else b""
     elif isinstance(name, bytes):
-        raw_name = name
+        raw_name = bytes(name)
     else:
         raise TypeError(f"a header name must be str or bytes, not {type(name).__name__}")
     if not raw_name or raw_name.translate(None, _NOT_TOKEN) != raw_name:
@@ -53,7 +53,7 @@ def check_field(name: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
             except UnicodeEncodeError:
                 raise ValueError(f"invalid value for header {raw_name.decode()}: it holds a lone surrogate") from None
     elif isinstance(value, bytes):
-        raw_value = value
+        raw_value = bytes(value)
     else:
         raise TypeError(f"the value of header {raw_name.decode()} must be str or bytes, not {type(value).__name__}")
     if raw_value.translate(None, _NOT_VALUE) != raw_value:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from email.utils import formatdate
-
+from armature._spec.dates import format_http_date
+from armature._spec.abnf import FIELD_VALUE
+from armature._spec.limits import SERVER_FIELD_LIMIT
 from armature._spec.status import STATUS_LINES
 
 __all__ = ["CHUNKED", "FROM_FIELDS", "NO_LENGTH", "Writer", "chunk"]
@@ -15,6 +16,7 @@ NO_LENGTH = -1
 CHUNKED = -2
 FROM_FIELDS = -3
 
+_not_value = bytes(byte for byte in range(256) if not FIELD_VALUE[byte])
 _CONNECTION = (b"", b"connection: close\r\n", b"connection: keep-alive\r\n")
 
 #: Fields that belong to the connection, whatever the application says (RFC 9110 section 7.6.1).
@@ -32,6 +34,11 @@ class Writer:
     __slots__ = ("_date", "_second", "_server", "_stamp")
 
     def __init__(self, server: bytes | None = b"armature", date: bool = True) -> None:
+        if server is not None:
+            if len(server) > SERVER_FIELD_LIMIT:
+                raise ValueError(f"the Server field may be {SERVER_FIELD_LIMIT} bytes long, not {len(server)}")
+            if server.translate(None, _not_value) != server:
+                raise ValueError("the Server field holds a control character")
         self._server = b"" if server is None else b"server: " + server + b"\r\n"
         self._date = date
         self._second = -1
@@ -54,13 +61,19 @@ class Writer:
             length: Length of the body in bytes, or `NO_LENGTH`, `CHUNKED`, `FROM_FIELDS`.
             connection: 0 to say nothing, 1 for `close`, 2 for `keep-alive`.
         """
+        if not 100 <= status <= 999 or not 0 <= connection <= 2:
+            raise IndexError("tuple index out of range")
         parts = [STATUS_LINES[status - 100]]
         if fields is None:
             parts.append(self._server)
             if self._date:
                 parts.append(self._date_line())
         else:
-            names = {name for name, _ in fields}
+            names = set()
+            for pair in fields:
+                if type(pair) is not tuple or len(pair) != 2 or type(pair[0]) is not bytes or type(pair[1]) is not bytes:
+                    raise TypeError("the fields of a response must be pairs of bytes; use response.headers")
+                names.add(pair[0])
             if b"server" not in names:
                 parts.append(self._server)
             if self._date and b"date" not in names:
@@ -83,12 +96,14 @@ class Writer:
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._stamp = b"date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
+            self._stamp = b"date: %b\r\n" % format_http_date(second).encode("ascii")
         return self._stamp
 
 
 def chunk(data: bytes) -> bytes:
     """Return one chunk of a chunked body; `b""` makes the last one (RFC 9112 section 7.1)."""
+    if type(data) is not bytes:
+        raise TypeError(f"Expected bytes, got {type(data).__name__}")
     if not data:
         return b"0\r\n\r\n"
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -13,8 +13,11 @@ __all__ = [
     "PIPELINE_HIGH_WATER",
     "READ_BUFFER_SIZE",
     "REQUEST_LINE_LIMIT",
+    "SERVER_FIELD_LIMIT",
+    "STREAM_GATHER",
     "TRAILER_LIMIT",
     "UNREAD_BODY_LIMIT",
+    "WHOLE_BODY_MINIMUM",
     "WRITE_HIGH_WATER",
     "WRITE_LOW_WATER",
 ]
@@ -52,8 +55,17 @@ PIPELINE_HIGH_WATER = 64 * 1024
 #: Head and body are joined into one buffer up to this size and written as two pieces above it.
 JOIN_LIMIT = 64 * 1024
 
+#: Pieces of a stream are gathered until they are worth this write, or until the producer waits.
+STREAM_GATHER = 16 * 1024
+
+#: A body of which at least so much is to come is received into its own memory, once somebody waits for all of it.
+WHOLE_BODY_MINIMUM = 16 * 1024
+
 #: The receive buffer shared by the connections of one loop.
 READ_BUFFER_SIZE = 64 * 1024
+
+#: Value of the Server field; every head has room for it.
+SERVER_FIELD_LIMIT = 256
 
 #: A stream's writer waits above the first and goes on below the second.
 WRITE_HIGH_WATER = 64 * 1024

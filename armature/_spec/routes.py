@@ -55,9 +55,9 @@ MATCH_ALNUM = 5
 MATCH_UUID = 6
 #: `matcher(text) -> bool`; the text is decoded as UTF-8 with `surrogateescape`.
 MATCH_TEXT = 7
-#: Several parameters, each anything, with the literals `matcher: tuple[bytes, ...]` between them; earlier ones are greedy.
+#: Several parameters, each anything, with the texts `matcher: tuple[bytes, ...]` between them; earlier ones are greedy.
 MATCH_PIECES = 8
-#: Several parameters: `matcher(text) -> tuple of (start, end) | None` for the whole segment, decoded as for `MATCH_TEXT`.
+#: Several parameters: `matcher(text) -> tuple of (start, end) | None` for the whole segment, decoded likewise.
 MATCH_SPANS = 9
 
 #: The language of each native kind, in bytes; the index is the kind.
@@ -93,7 +93,7 @@ class Edge(NamedTuple):
     prefix: bytes
     suffix: bytes
     matcher: Callable[[str], Any] | tuple[bytes, ...] | None
-    count: int
+    params: int
     node: Node
 
 

@@ -1,3 +1,10 @@
+cdef class BodyBuffer:
+    cdef bytes _data            # written to before anybody else can see it
+    cdef Py_ssize_t _size
+    cdef Py_ssize_t _filled
+
+    cdef Py_ssize_t put(self, const char* data, Py_ssize_t count) noexcept
+
 cdef class Buffer:
     cdef char* data          # NULL while nothing is held
     cdef Py_ssize_t start    # the first byte that is still there

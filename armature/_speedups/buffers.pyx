@@ -1,11 +1,13 @@
 """The byte buffers of a connection: what has arrived and cannot be used yet, and what is waiting to be sent."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.string cimport memcpy, memmove
-from cpython.mem cimport PyMem_Malloc, PyMem_Free
 
-__all__ = ["Buffer"]
+from armature._speedups.ascii cimport exact_bytes
+
+__all__ = ["BodyBuffer", "Buffer"]
 
 # An empty buffer holds no memory, so that an idle connection costs none. Blocks of the usual size go through a
 # small free-list instead of the allocator.
@@ -142,3 +144,71 @@ cdef class Buffer:
         self.capacity = other.capacity
         other.data = NULL
         other.start = other.end = other.capacity = 0
+
+
+cdef class BodyBuffer:
+    """Memory for a body of known length, which is received straight into it.
+
+    Args:
+        size: The length, in bytes.
+    """
+
+    def __init__(self, size):
+        self._size = size
+        if self._size < 0:
+            raise ValueError("negative count")
+        self._data = PyBytes_FromStringAndSize(NULL, self._size)
+        self._filled = 0
+
+    @property
+    def left(self):
+        """How many bytes are still to come."""
+        return self._size - self._filled
+
+    def view(self):
+        """Return the memory that is still to be filled, to receive into."""
+        return memoryview(self)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        if self._data is None:
+            raise BufferError("the body has been taken")
+        PyBuffer_FillInfo(
+            view, self, PyBytes_AS_STRING(self._data) + self._filled, self._size - self._filled, False, flags
+        )
+
+    def add(self, data):
+        """Add received bytes; return how many of them belong to the body."""
+        cdef bytes raw = exact_bytes(data)
+        return self.put(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+
+    def advance(self, count):
+        """Note that `count` bytes were received into the view.
+
+        Raises:
+            ValueError: That is more than the view has.
+        """
+        if not 0 <= count <= self._size - self._filled:
+            raise ValueError(f"cannot advance by {count}: {self._size - self._filled} bytes are left")
+        self._filled += count
+
+    def take(self):
+        """Return the body; the buffer is used up.
+
+        Raises:
+            ValueError: It is not complete.
+        """
+        if self._filled < self._size:
+            raise ValueError(f"{self._size - self._filled} bytes of the body are missing")
+        data = b"" if self._data is None else self._data
+        self._data = None
+        self._size = self._filled = 0
+        return data
+
+    cdef Py_ssize_t put(self, const char* data, Py_ssize_t count) noexcept:
+        if self._data is None:
+            return 0
+        if count > self._size - self._filled:
+            count = self._size - self._filled
+        memcpy(PyBytes_AS_STRING(self._data) + self._filled, data, count)
+        self._filled += count
+        return count

@@ -1,4 +1,4 @@
-from armature._speedups.buffers cimport Buffer
+from armature._speedups.buffers cimport BodyBuffer, Buffer
 from armature._speedups.dispatch cimport Dispatcher, Endpoint
 from armature._speedups.message cimport Request
 from armature._speedups.parser cimport ChunkedParser, HeadParser
@@ -13,6 +13,7 @@ cdef class Connection(Wire):
     cdef Writer _writer
     cdef HeadParser _parser
     cdef Buffer _carry
+    cdef BodyBuffer _whole              # where a large body is received as a whole
     cdef Request _request
     cdef Endpoint _endpoint
     cdef ChunkedParser _chunks
@@ -25,7 +26,9 @@ cdef class Connection(Wire):
     cdef long long _body_size, _body_limit, _stream_left
     cdef readonly long long _body_left
     cdef readonly object _receiver
-    cdef public bint closing, reading_paused, write_paused, report
+    cdef bint _gathering, _flush_due
+    cdef public bint closing, progress, reading_paused, write_paused, report
+    cdef public long long stream_size
 
     cdef int feed(self, const char* data, Py_ssize_t size) except -1
     cdef int feed_heads(self, const char* data, Py_ssize_t size) except -1
@@ -36,6 +39,9 @@ cdef class Connection(Wire):
     cdef Request materialise(self)
     cdef Py_ssize_t begin_body(self, const char* data, Py_ssize_t size, long long length, long long limit) except -1
     cdef Py_ssize_t feed_body(self, const char* data, Py_ssize_t size) except -1
+    cdef int receive_whole(self) except -1
+    cdef int body_grown(self, Py_ssize_t count) except -1
+    cdef int put_chunk(self, bytes data) except -1
     cdef int body_failed(self, object error) except -1
     cdef int body_overrun(self) except -1
     cdef int answer(self, int status, list fields, bytes content_type, bytes body) except -1

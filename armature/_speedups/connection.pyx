@@ -11,7 +11,7 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 from armature._speedups.ascii cimport exact_bytes
-from armature._speedups.buffers cimport Buffer
+from armature._speedups.buffers cimport BodyBuffer, Buffer
 from armature._speedups.dispatch cimport Dispatcher, Endpoint
 from armature._speedups.message cimport Request, Response
 from armature._speedups.parser cimport ChunkedParser, HeadParser
@@ -22,7 +22,9 @@ from armature._speedups.writer cimport LENGTH_CHUNKED, LENGTH_FROM_FIELDS, LENGT
 from armature._spec import plan as _plan
 from armature._spec.limits import (
     PIPELINE_HIGH_WATER as _PIPELINE_HIGH_WATER,
+    STREAM_GATHER as _STREAM_GATHER,
     UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
+    WHOLE_BODY_MINIMUM as _WHOLE_BODY_MINIMUM,
     WRITE_HIGH_WATER as _WRITE_HIGH_WATER,
 )
 from armature._spec.states import Event as _Event, State as _State
@@ -83,6 +85,8 @@ assert (_plan.CALL_BARE, _plan.CALL_REQUEST, _plan.CALL_PARAMS, _plan.KIND_STR, 
 cdef Py_ssize_t _pipeline_high_water = _PIPELINE_HIGH_WATER
 cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
 cdef Py_ssize_t _write_high_water = _WRITE_HIGH_WATER
+cdef Py_ssize_t _stream_gather = _STREAM_GATHER
+cdef Py_ssize_t _whole_body_minimum = _WHOLE_BODY_MINIMUM
 cdef tuple _nothing = ()
 
 cdef long long _requests = 0
@@ -167,12 +171,18 @@ cdef class Connection(Wire):
     # Bytes in.
 
     def get_buffer(self, sizehint):
-        """Return memory to receive into; the connections of a loop share it."""
+        """Return memory to receive into; the connections of a loop share it, but for large bodies."""
+        if self._whole is not None:
+            return self._whole.view()
         return self._dispatcher.read_buffer
 
     def buffer_updated(self, nbytes):
         """Take `nbytes` bytes that were received into the buffer."""
         cdef Py_ssize_t size = nbytes
+        if self._whole is not None:
+            self._whole.advance(size)
+            self.body_grown(size)
+            return
         if not 0 <= size <= len(self._dispatcher.read_buffer):
             raise ValueError(f"the buffer does not have {nbytes} bytes")
         if self._state == CLOSING:
@@ -207,6 +217,8 @@ cdef class Connection(Wire):
                 waiting = Buffer()
                 waiting.steal(self._carry)
                 self.feed_heads(waiting.data + waiting.start, waiting.end - waiting.start)
+            elif self.reading_paused:
+                self.resume_reading()
             if self._out.data != NULL or self._state == CLOSING:
                 self.push()
 
@@ -230,7 +242,7 @@ cdef class Connection(Wire):
         if PROCESSING <= self._state <= DRAINING:
             used = self.feed_body(data, size) if self._body_left else 0
             if self._state == CONNECTED:
-                return self.feed_heads(data + used, size - used)
+                return self.feed(data + used, size - used)
             if used < size and self._state != CLOSING:
                 return self.keep(data + used, size - used)
         # In any other state the bytes have no reader: they are dropped.
@@ -452,6 +464,10 @@ cdef class Connection(Wire):
         cdef list pieces
         cdef bint complete, room = True
         cdef bytes piece
+        if self._whole is not None:
+            used = self._whole.put(data, size)
+            self.body_grown(used)
+            return used
         if self._chunks is None:
             used = size if size < self._body_left else <Py_ssize_t> self._body_left
             pieces = [PyBytes_FromStringAndSize(data, used)]
@@ -488,6 +504,23 @@ cdef class Connection(Wire):
             self.pause_reading()
         return used
 
+    cdef int receive_whole(self) except -1:
+        """From here on the body goes straight into the memory that it will have as a whole."""
+        self._whole = BodyBuffer(self._body_size + self._body_left)
+        for chunk in self._receiver.hand_back():
+            self._whole.add(chunk)
+        return 0
+
+    cdef int body_grown(self, Py_ssize_t count) except -1:
+        cdef BodyBuffer whole
+        self._body_left -= count
+        self._body_size += count
+        if self._body_left == 0:
+            whole = self._whole
+            self._whole = None
+            self._receiver.feed_whole(whole.take())
+        return 0
+
     cdef int body_failed(self, object error) except -1:
         """The framing of the body is broken: nothing after it can be understood."""
         self._body_left = 0
@@ -516,6 +549,8 @@ cdef class Connection(Wire):
             self._out.add(b"HTTP/1.1 100 Continue\r\n\r\n", 25)
             if not self._feeding:
                 self.push()
+        if self._body_left >= _whole_body_minimum and self._whole is None and self._receiver.reads_whole:
+            self.receive_whole()
         if self.reading_paused and self._carry.end - self._carry.start <= _pipeline_high_water:
             self.resume_reading()
 
@@ -604,7 +639,7 @@ cdef class Connection(Wire):
     cdef int answer(self, int status, list fields, bytes content_type, bytes body) except -1:
         global _responses_joined
         cdef Py_ssize_t length, size
-        self.move(ON_RESPONSE_READY)
+        exact_bytes(body)
         size = length = PyBytes_GET_SIZE(body)
         if status == 204 or status == 304:
             length = LENGTH_NONE
@@ -613,12 +648,14 @@ cdef class Connection(Wire):
             if status == 205:
                 size = length = 0
             if self._head_only:
-                if length == 0 and fields is not None and _has_length(fields):
+                if length == 0 and _declared_length(fields) >= 0:
                     length = LENGTH_FROM_FIELDS
                 size = 0
         if self._out.data != NULL:
             _responses_joined += 1
         self._writer.write_head(self._out, status, fields, content_type, length, self.persistence(fields))
+        # From here on nothing can fail: what cannot be written was an error of the handler.
+        self.move(ON_RESPONSE_READY)
         if size >= COPY_LIMIT and self.transport is not None:
             self.send_large(body)
         elif size:
@@ -650,19 +687,18 @@ cdef class Connection(Wire):
         cdef list fields = streamed._fields
         cdef int status = streamed._status
         cdef Py_ssize_t length
-        self.move(ON_RESPONSE_READY)
         self._stream_left = -1
         self._stream_chunked = False
+        self._gathering = False
+        self.stream_size = 0
         if status == 204 or status == 304:
             length = LENGTH_NONE
         else:
             length = LENGTH_CHUNKED
-            if fields is not None:
-                for name, value in fields:
-                    if name == b"content-length":
-                        length = LENGTH_FROM_FIELDS
-                        self._stream_left = int(value)
-            if length == LENGTH_CHUNKED:
+            self._stream_left = _declared_length(fields)
+            if self._stream_left >= 0:
+                length = LENGTH_FROM_FIELDS
+            else:
                 if self._minor:
                     self._stream_chunked = True
                 else:
@@ -672,6 +708,7 @@ cdef class Connection(Wire):
         if self._out.data != NULL:
             _responses_joined += 1
         self._writer.write_head(self._out, status, fields, streamed._content_type, length, self.persistence(fields))
+        self.move(ON_RESPONSE_READY)
         return not self._head_only and status != 204 and status != 304
 
     def send_chunk(self, data):
@@ -680,17 +717,52 @@ cdef class Connection(Wire):
         Raises:
             RuntimeError: The body is longer than its Content-Length.
         """
-        cdef bytes raw = exact_bytes(data)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
+        self.put_chunk(exact_bytes(data))
+
+    cdef int put_chunk(self, bytes data) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if self._stream_chunked:
             if size:
-                write_chunk(self._out, PyBytes_AS_STRING(raw), size)
-            return
+                write_chunk(self._out, PyBytes_AS_STRING(data), size)
+            return 0
         if self._stream_left >= 0:
             self._stream_left -= size
             if self._stream_left < 0:
                 raise RuntimeError("the streamed body is longer than its content-length")
-        self._out.add(PyBytes_AS_STRING(raw), size)
+        return self._out.add(PyBytes_AS_STRING(data), size)
+
+    def send_piece(self, piece):
+        """Send a piece of a streamed body: the first one at once, later ones together.
+
+        Raises:
+            TypeError: The piece is neither `str` nor bytes-like.
+            RuntimeError: The body is longer than its Content-Length.
+        """
+        cdef bytes data
+        if type(piece) is bytes:
+            data = <bytes> piece
+        elif isinstance(piece, str):
+            data = piece.encode("utf-8")
+        elif isinstance(piece, (bytes, bytearray, memoryview)):
+            data = bytes(piece)
+        else:
+            raise TypeError(f"a streamed body is made of bytes or str, not {type(piece).__name__}")
+        if PyBytes_GET_SIZE(data) == 0:
+            return
+        self.put_chunk(data)
+        self.stream_size += PyBytes_GET_SIZE(data)
+        if not self._gathering or self._out.end - self._out.start >= _stream_gather:
+            self._gathering = True
+            self.progress = True
+            self.push()
+        elif not self._flush_due:
+            self._flush_due = True
+            self._dispatcher.loop.call_soon(self._flush_gathered)
+
+    def _flush_gathered(self):
+        self._flush_due = False
+        self.progress = True
+        self.push()
 
     def end_stream(self):
         """Send the end of a streamed body.
@@ -718,12 +790,14 @@ cdef class Connection(Wire):
         if self._state != WRITING:
             return 0
         self.move(ON_WRITE_COMPLETE)
-        if not self._keep_alive:
+        if self.closing or not self._keep_alive:
             self.shut()
         elif self._body_left == 0:
             self.next_request()
         else:
             self.drop_request()
+            self._whole = None
+            self._receiver.discard()
             if self.reading_paused:
                 self.resume_reading()
         if not self._feeding:
@@ -741,6 +815,7 @@ cdef class Connection(Wire):
         self._endpoint = None
         self._receiver = None
         self._chunks = None
+        self._whole = None
         self._streaming = False
         return 0
 
@@ -836,8 +911,20 @@ cdef bint _integer(const char* text, Py_ssize_t size, long long* number) noexcep
     return True
 
 
-cdef bint _has_length(list fields) except -1:
-    for name, _ in fields:
-        if name == b"content-length":
-            return True
-    return False
+cdef long long _declared_length(list fields) except -2:
+    """The Content-Length that the application set, or -1 without one."""
+    cdef long long declared = -1, length
+    cdef bytes digits
+    if fields is not None:
+        for name, value in fields:
+            if name == b"content-length":
+                digits = exact_bytes(value)
+                if (
+                    PyBytes_GET_SIZE(digits) == 0
+                    or PyBytes_AS_STRING(digits)[0] == c"-"
+                    or not _integer(PyBytes_AS_STRING(digits), PyBytes_GET_SIZE(digits), &length)
+                    or 0 <= declared != length
+                ):
+                    raise ValueError(f"the content-length of the response is malformed: {value!r}")
+                declared = length
+    return declared

@@ -7,8 +7,7 @@ from libc.string cimport memcmp, memcpy
 from armature._speedups.ascii cimport decimal, exact_bytes, hexadecimal
 from armature._speedups.buffers cimport Buffer
 
-from email.utils import formatdate
-
+from armature._spec.dates import format_http_date
 from armature._spec.status import STATUS_LINES
 
 __all__ = ["CHUNKED", "FROM_FIELDS", "NO_LENGTH", "Writer", "chunk"]
@@ -113,7 +112,7 @@ cdef class Writer:
         self._second = now
         if self._date:
             try:
-                stamp = b"date: " + formatdate(now, usegmt=True).encode("ascii") + b"\r\n"
+                stamp = b"date: " + format_http_date(now).encode("ascii") + b"\r\n"
             except Exception:
                 stamp = b""
             self._stamp_size = <int> PyBytes_GET_SIZE(stamp)
@@ -135,7 +134,10 @@ cdef class Writer:
         if fields is not None:
             count = PyList_GET_SIZE(fields)
             for i in range(count):
-                name, value = <tuple?> <object> PyList_GET_ITEM(fields, i)
+                pair = <object> PyList_GET_ITEM(fields, i)
+                if type(pair) is not tuple or len(<tuple> pair) != 2:
+                    raise TypeError("the fields of a response must be pairs of bytes; use response.headers")
+                name, value = <tuple> pair
                 if not PyBytes_CheckExact(name) or not PyBytes_CheckExact(value):
                     raise TypeError("the fields of a response must be pairs of bytes; use response.headers")
                 room += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) + 4
