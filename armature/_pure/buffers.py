@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 __all__ = ["BodyBuffer", "Buffer"]
 
 
@@ -18,6 +20,9 @@ class Buffer:
 
     def __init__(self) -> None:
         self._data = bytearray()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'Buffer' object")
 
     def __len__(self) -> int:
         return len(self._data)
@@ -63,6 +68,9 @@ class BodyBuffer:
     def __init__(self, size: int) -> None:
         self._data = bytearray(size)
         self._filled = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'BodyBuffer' object")
 
     @property
     def left(self) -> int:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from armature._spec.limits import BODY_LIMIT, READ_BUFFER_SIZE
 from armature._spec.plan import CALL_BARE, CALL_PARAMS, CALL_REQUEST
@@ -85,6 +85,9 @@ class Endpoint:
         self.body_limit = body_limit
         self.route = route
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'Endpoint' object")
+
 
 class Driver:
     """The coroutine of a spare Task, and the future that the Task waits on while it is spare."""
@@ -124,6 +127,9 @@ class Driver:
         self.task: asyncio.Task[Any] = asyncio.Task(self, loop=dispatcher.loop, context=dispatcher.context, **_EAGER)
         # A spare that is dropped with its loop has lost no work, so there is nothing to warn of.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'Driver' object")
 
     # The coroutine's side: what the Task calls.
 
@@ -292,6 +298,9 @@ class Dispatcher:
         #: Requests that suspended, and Tasks made, since the start.
         self.suspended = 0
         self.tasks = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'Dispatcher' object")
 
     @property
     def entered(self) -> bool:

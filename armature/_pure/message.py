@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from armature._spec.abnf import FIELD_VALUE, TOKEN
 
-__all__ = ["Request", "Response", "check_field", "set_json_encoder"]
+__all__ = ["Request", "Response", "check_field", "set_field", "set_json_encoder"]
 
 _NOT_VALUE = bytes(byte for byte in range(256) if not FIELD_VALUE[byte])
 _NOT_TOKEN = bytes(byte for byte in range(256) if not TOKEN[byte])
@@ -51,14 +51,40 @@ def check_field(name: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
             try:
                 raw_value = value.encode("utf-8")
             except UnicodeEncodeError:
-                raise ValueError(f"invalid value for header {raw_name.decode()}: it holds a lone surrogate") from None
+                raise ValueError(f"invalid value for header {_spelt(name)}: it holds a lone surrogate") from None
     elif isinstance(value, bytes):
         raw_value = bytes(value)
     else:
-        raise TypeError(f"the value of header {raw_name.decode()} must be str or bytes, not {type(value).__name__}")
+        raise TypeError(f"the value of header {_spelt(name)} must be str or bytes, not {type(value).__name__}")
     if raw_value.translate(None, _NOT_VALUE) != raw_value:
-        raise ValueError(f"invalid value for header {raw_name.decode()}: it holds a control character such as CR, LF or NUL")
+        raise ValueError(f"invalid value for header {_spelt(name)}: it holds a control character such as CR, LF or NUL")
     return raw_name.lower(), raw_value
+
+
+def _spelt(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode()
+
+
+def set_field(fields: list[tuple[bytes, bytes]], name: str | bytes, value: str | bytes) -> None:
+    """Set one field line of a response: it takes the place of the first line of its name, the others go.
+
+    Args:
+        fields: The field lines, as `Response.fields` returns them; changed in place.
+        name: As for `check_field`.
+        value: As for `check_field`.
+
+    Raises:
+        ValueError: As `check_field`.
+        TypeError: As `check_field`.
+    """
+    field = check_field(name, value)
+    key = field[0]
+    for i, line in enumerate(fields):
+        if line[0] == key:
+            fields[i] = field
+            fields[i + 1 :] = [line for line in fields[i + 1 :] if line[0] != key]
+            return
+    fields.append(field)
 
 
 class Request:
@@ -294,7 +320,7 @@ def _restore(
 
 def _check_body(body: bytes | bytearray | memoryview | str) -> bytes:
     if isinstance(body, bytes):
-        return body
+        return bytes(body)
     if isinstance(body, str):
         return body.encode("utf-8")
     if isinstance(body, (bytearray, memoryview)):

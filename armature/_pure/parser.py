@@ -7,6 +7,8 @@ readers of the same bytes could understand differently is refused (RFC 9112 sect
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import re
 
 from armature._spec.abnf import FIELD_VALUE, HOST, LOWER, QUOTED_TEXT, TARGET, TOKEN, char_class
@@ -95,6 +97,9 @@ class HeadParser:
         self._head_limit = head_limit
         self._count_limit = count_limit
         self.reset()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'HeadParser' object")
 
     def reset(self) -> None:
         """Forget everything; the next bytes begin a new head."""
@@ -337,6 +342,9 @@ class ChunkedParser:
         self._extension_limit = extension_limit
         self._trailer_limit = trailer_limit
         self.reset()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'ChunkedParser' object")
 
     def reset(self) -> None:
         """Forget everything; the next bytes begin a new body."""

@@ -6,7 +6,7 @@ closing) stay in force: bytes pass it by only where it holds none back and the s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from armature._spec.states import Event, State, table
 
@@ -27,6 +27,9 @@ class Wire:
         self._out_size = 0
         #: The asyncio transport, or whatever has its `write`.
         self.transport: Any = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'Wire' object")
 
     @property
     def state(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 import time
 from armature._spec.dates import format_http_date
 from armature._spec.abnf import FIELD_VALUE
@@ -44,6 +46,9 @@ class Writer:
         self._second = -1
         self._stamp = b""
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle 'Writer' object")
+
     def head(
         self,
         status: int,
@@ -70,6 +75,7 @@ class Writer:
                 parts.append(self._date_line())
         else:
             names = set()
+            pair: Any
             for pair in fields:
                 if type(pair) is not tuple or len(pair) != 2 or type(pair[0]) is not bytes or type(pair[1]) is not bytes:
                     raise TypeError("the fields of a response must be pairs of bytes; use response.headers")

@@ -283,7 +283,7 @@ cdef class Driver:
 
     @property
     def owner(self):
-        """What gets the outcome of the suspended handler, if there is one."""
+        """What gets the outcome of the suspended handler; None for a spare."""
         return self._owner
 
     @property

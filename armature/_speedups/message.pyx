@@ -5,7 +5,9 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_AsLatin1String, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcpy
 
@@ -17,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 
 from armature._spec.abnf import FIELD_VALUE, LOWER, TOKEN
 
-__all__ = ["Request", "Response", "check_field", "set_json_encoder"]
+__all__ = ["Request", "Response", "check_field", "set_field", "set_json_encoder"]
 
 _kept_tables = (TOKEN, FIELD_VALUE, LOWER)
 cdef const unsigned char* _token = <const unsigned char*> PyBytes_AS_STRING(TOKEN)
@@ -46,31 +48,80 @@ def check_field(name, value):
     """
     cdef bytes raw_name, raw_value
     cdef const char* end
-    if isinstance(name, str):
-        raw_name = name.encode("latin-1", "replace") if name.isascii() else b""
-    elif isinstance(name, bytes):
-        raw_name = bytes(name)
-    else:
-        raise TypeError(f"a header name must be str or bytes, not {type(name).__name__}")
-    end = PyBytes_AS_STRING(raw_name) + PyBytes_GET_SIZE(raw_name)
-    if not raw_name or find_not_in(PyBytes_AS_STRING(raw_name), end, _token) != end:
-        raise ValueError(f"invalid header name {name!r}: a name is made of letters, digits and !#$%&'*+-.^_`|~")
+    raw_name = _field_name(name)
     if isinstance(value, str):
         try:
-            raw_value = value.encode("latin-1")
+            raw_value = PyUnicode_AsLatin1String(value) if type(value) is str else value.encode("latin-1")
         except UnicodeEncodeError:
             try:
                 raw_value = value.encode("utf-8")
             except UnicodeEncodeError:
-                raise ValueError(f"invalid value for header {raw_name.decode()}: it holds a lone surrogate") from None
+                raise ValueError(f"invalid value for header {_spelt(name)}: it holds a lone surrogate") from None
     elif isinstance(value, bytes):
         raw_value = bytes(value)
     else:
-        raise TypeError(f"the value of header {raw_name.decode()} must be str or bytes, not {type(value).__name__}")
+        raise TypeError(f"the value of header {_spelt(name)} must be str or bytes, not {type(value).__name__}")
     end = PyBytes_AS_STRING(raw_value) + PyBytes_GET_SIZE(raw_value)
     if find_not_in(PyBytes_AS_STRING(raw_value), end, _field_value) != end:
-        raise ValueError(f"invalid value for header {raw_name.decode()}: it holds a control character such as CR, LF or NUL")
-    return raw_name.lower(), raw_value
+        raise ValueError(f"invalid value for header {_spelt(name)}: it holds a control character such as CR, LF or NUL")
+    return raw_name, raw_value
+
+
+# Names that were checked before, to what is written for them; bounded, since a program has few of them.
+cdef dict _checked_names = {}
+
+
+cdef bytes _field_name(object name):
+    """Check a field's name and return it in lower case."""
+    cdef bytes raw
+    cdef const char* end
+    cdef PyObject* known
+    if type(name) is str:
+        known = PyDict_GetItem(_checked_names, name)
+        if known != NULL:
+            return <bytes> <object> known
+    if isinstance(name, str):
+        raw = name.encode("latin-1", "replace") if name.isascii() else b""
+    elif isinstance(name, bytes):
+        raw = bytes(name)
+    else:
+        raise TypeError(f"a header name must be str or bytes, not {type(name).__name__}")
+    end = PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
+    if not raw or find_not_in(PyBytes_AS_STRING(raw), end, _token) != end:
+        raise ValueError(f"invalid header name {name!r}: a name is made of letters, digits and !#$%&'*+-.^_`|~")
+    raw = raw.lower()
+    if type(name) is str and len(_checked_names) < 256:
+        _checked_names[name] = raw
+    return raw
+
+
+cdef str _spelt(object name):
+    return name if isinstance(name, str) else name.decode()
+
+
+def set_field(fields, name, value):
+    """Set one field line of a response: it takes the place of the first line of its name, the others go.
+
+    Args:
+        fields: The field lines, as `Response.fields` returns them; changed in place.
+        name: As for `check_field`.
+        value: As for `check_field`.
+
+    Raises:
+        ValueError: As `check_field`.
+        TypeError: As `check_field`.
+    """
+    cdef list lines = fields
+    cdef tuple field = check_field(name, value)
+    cdef Py_ssize_t i, count = len(lines)
+    cdef object key = field[0]
+    for i in range(count):
+        if (<tuple?> lines[i])[0] == key:
+            lines[i] = field
+            if i + 1 < count:
+                lines[i + 1:] = [line for line in lines[i + 1:] if line[0] != key]
+            return
+    lines.append(field)
 
 
 cdef class Request:
@@ -352,12 +403,12 @@ cdef class Response:
     """
 
     def __init__(self, body=b"", status=200, headers=None, content_type=None):
+        self._body = body if PyBytes_CheckExact(body) else _check_body(body)
+        self._status = _check_status(status)
         if content_type is None and isinstance(body, str):
             self._content_type = b"text/plain; charset=utf-8"
         else:
             self._content_type = None if content_type is None else _media_type(content_type)
-        self._body = body if PyBytes_CheckExact(body) else _check_body(body)
-        self._status = _check_status(status)
         self.stream = None
         self._fields = None
         self._view = None

@@ -183,9 +183,10 @@ cdef class HeadParser:
             ProtocolError: The head is malformed or over a limit. The parser must be reset before it is used again.
         """
         cdef bytes raw = exact_bytes(data)
-        cdef Py_ssize_t at = start, end
-        if not 0 <= at <= PyBytes_GET_SIZE(raw):
+        cdef Py_ssize_t at, end
+        if not 0 <= start <= PyBytes_GET_SIZE(raw):
             raise ValueError(f"start {start} is outside of the data")
+        at = start
         self._data = raw
         self._start = at
         end = self.run(PyBytes_AS_STRING(raw) + at, PyBytes_GET_SIZE(raw) - at)
@@ -643,10 +644,11 @@ cdef class ChunkedParser:
             ProtocolError: The framing is malformed or over a limit. The parser must be reset before it is used again.
         """
         cdef bytes raw = exact_bytes(data)
-        cdef Py_ssize_t at = start
+        cdef Py_ssize_t at
         cdef list pieces = []
-        if not 0 <= at <= PyBytes_GET_SIZE(raw):
+        if not 0 <= start <= PyBytes_GET_SIZE(raw):
             raise ValueError(f"start {start} is outside of the data")
+        at = start
         at += self.run(PyBytes_AS_STRING(raw) + at, PyBytes_GET_SIZE(raw) - at, pieces)
         return at, pieces
 

@@ -7,7 +7,9 @@ from libc.string cimport memcmp, memcpy
 from armature._speedups.ascii cimport decimal, exact_bytes, hexadecimal
 from armature._speedups.buffers cimport Buffer
 
+from armature._spec.abnf import FIELD_VALUE
 from armature._spec.dates import format_http_date
+from armature._spec.limits import SERVER_FIELD_LIMIT
 from armature._spec.status import STATUS_LINES
 
 __all__ = ["CHUNKED", "FROM_FIELDS", "NO_LENGTH", "Writer", "chunk"]
@@ -34,6 +36,9 @@ cdef extern from *:
 
 cdef enum:
     SERVER_LIMIT = 256
+
+assert SERVER_FIELD_LIMIT == SERVER_LIMIT
+_not_value = bytes(byte for byte in range(256) if not FIELD_VALUE[byte])
 
 cdef const char* _lines[900]
 cdef unsigned char _line_sizes[900]
@@ -79,8 +84,11 @@ cdef class Writer:
     """
 
     def __init__(self, server=b"armature", date=True):
-        if server is not None and len(server) > SERVER_LIMIT:
-            raise ValueError(f"the Server field may be {SERVER_LIMIT} bytes long, not {len(server)}")
+        if server is not None:
+            if len(server) > SERVER_LIMIT:
+                raise ValueError(f"the Server field may be {SERVER_LIMIT} bytes long, not {len(server)}")
+            if server.translate(None, _not_value) != server:
+                raise ValueError("the Server field holds a control character")
         self._server_line = b"" if server is None else b"server: " + server + b"\r\n"
         self._date = date
         self._second = -1

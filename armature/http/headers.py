@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _check_field = message.check_field
+_set_field = message.set_field
 
 #: Field lines as they stand in a message: lower-case name and value.
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
@@ -130,19 +131,7 @@ class MutableHeaders(Headers, MutableMapping[str, str]):
     __slots__ = ()
 
     def __setitem__(self, name: str, value: str) -> None:
-        field = _check_field(name, value)
-        key = field[0]
-        fields = self._list
-        position = -1
-        for index, (present, _) in enumerate(fields):
-            if present == key:
-                position = index
-                break
-        else:
-            fields.append(field)
-            return
-        fields[position] = field
-        self._drop(key, position + 1)
+        _set_field(self._list, name, value)
 
     def __delitem__(self, name: str) -> None:
         if not self._drop(_key(name), 0):
