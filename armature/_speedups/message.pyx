@@ -95,7 +95,7 @@ cdef bytes _field_name(object name):
     return raw
 
 
-cdef str _spelt(object name):
+cdef object _spelt(object name):
     return name if isinstance(name, str) else name.decode()
 
 
@@ -482,7 +482,10 @@ cdef dict _media_types = {}
 
 
 cdef bytes _media_type(object content_type):
-    cdef object known = _media_types.get(content_type)
+    cdef object known
+    if type(content_type) is not str:
+        return check_field("content-type", content_type)[1]
+    known = _media_types.get(content_type)
     if known is None:
         known = check_field("content-type", content_type)[1]
         if len(_media_types) < 64:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import socket
 import ssl
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
 
-from armature._spec.limits import BODY_LIMIT
 from armature.exceptions import ConfigurationError
 
 __all__ = ["ServerConfig"]
 
 LOOPS = ("auto", "uvloop", "asyncio")
 ENGINES = ("auto", "armature", "httptools")
+LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 @dataclass(slots=True)
@@ -32,8 +34,12 @@ class ServerConfig:
         ssl_keyfile: PEM file with the key, if it is not in `ssl_certfile`.
         ssl_keyfile_password: Password of the key.
         ssl_context: A ready TLS context, instead of files.
-        body_limit: Largest request body for routes that say nothing, in bytes.
+        body_limit: Largest request body in bytes, for routes that name none of their own; replaces the app's own
+            default. None leaves that as it is.
         backlog: Connections that may wait to be accepted.
+        reuse_port: Whether several processes may listen on the same TCP port, between which the system then divides
+            the connections (`SO_REUSEPORT`).
+        workers: How many processes serve; this release serves with one, see `reuse_port`.
         server_header: Value of the Server field, None for none.
         date_header: Whether to send Date.
         shutdown_timeout: Seconds that requests in flight may take after a stop was asked for.
@@ -52,8 +58,10 @@ class ServerConfig:
     ssl_keyfile: str | None = None
     ssl_keyfile_password: str | None = None
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
-    body_limit: int = BODY_LIMIT
+    body_limit: int | None = None
     backlog: int = 2048
+    reuse_port: bool = False
+    workers: int = 1
     server_header: str | None = "armature"
     date_header: bool = True
     shutdown_timeout: float = 30.0
@@ -63,14 +71,48 @@ class ServerConfig:
         _one_of("loop", self.loop, LOOPS)
         _one_of("http", self.http, ENGINES)
         _one_of("lifespan", self.lifespan, ("on", "off"))
-        if not 0 <= self.port <= 65535:
-            raise ConfigurationError(f"port must be 0 to 65535, not {self.port}")
+        _whole("port", self.port, 0, 65535)
+        _whole("backlog", self.backlog, 1, 1 << 31)
+        if self.body_limit is not None:
+            _whole("body_limit", self.body_limit, 0, 1 << 62)
+        self.log_level = str(self.log_level).lower()
+        _one_of("log_level", self.log_level, LEVELS)
+        if self.workers != 1:
+            raise ConfigurationError(
+                f"this release serves with one worker per process, so workers must be 1, not {self.workers!r}; to use "
+                "more cores start as many processes, each with reuse_port=True, on the same port"
+            )
         if self.uds is not None and self.fd is not None:
             raise ConfigurationError("uds and fd exclude each other; choose one")
+        if self.reuse_port and (self.uds is not None or self.fd is not None):
+            raise ConfigurationError("reuse_port is for TCP ports, not for uds or fd")
+        if self.reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+            raise ConfigurationError("reuse_port is not available on this system")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise ConfigurationError("ssl_keyfile needs ssl_certfile")
-        if self.body_limit < 0:
-            raise ConfigurationError(f"body_limit must not be negative, but is {self.body_limit}")
+        if self.ssl_context is not None and self.ssl_certfile is not None:
+            raise ConfigurationError("ssl_context and ssl_certfile exclude each other; choose one")
+        if not self.shutdown_timeout >= 0:
+            raise ConfigurationError(f"shutdown_timeout must not be negative, but is {self.shutdown_timeout}")
+        if self.server_header is not None and not (
+            self.server_header.isascii() and self.server_header.isprintable() and self.server_header.strip()
+        ):
+            raise ConfigurationError(f"server_header must be printable ASCII, or None, not {self.server_header!r}")
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Make a configuration of options, with a hint for a misspelt one.
+
+        Raises:
+            ConfigurationError: There is no such option, or its value is wrong.
+        """
+        known = [one.name for one in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
+                raise ConfigurationError(f"the server has no option {name!r}{hint}")
+        return cls(**options)
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context that the options describe, or None for plain TCP."""
@@ -81,7 +123,7 @@ class ServerConfig:
         context.set_alpn_protocols(["http/1.1"])
         try:
             context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, self.ssl_keyfile_password)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"the certificate {self.ssl_certfile} or its key cannot be loaded: {error}"
             ) from error
@@ -91,3 +133,8 @@ class ServerConfig:
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigurationError(f"{name} must be a number from {least} to {most}, not {value!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from armature._impl import connection
@@ -24,8 +25,15 @@ access = logging.getLogger("armature.access")
 
 #: How long, and how many bytes, a peer that was refused may go on sending before the socket closes. Closing at
 #: once would make its kernel discard the answer (RFC 9112 section 9.6).
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 1024 * 1024
+LINGER_SECONDS = 3.0
+LINGER_BYTES = 64 * 1024 * 1024
+
+#: How long a stream to a peer that closed its sending side may send nothing. Such a peer has either finished its
+#: request or gone away, and only sending tells which: the system of one that is gone resets the connection.
+HALF_CLOSED_SECONDS = 0.5
+
+#: How long a connection that came while the server stops may take to send its request.
+LATE_SECONDS = 0.5
 
 
 class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
@@ -35,7 +43,18 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         server: What the server's connections share.
     """
 
-    __slots__ = ("_client", "_drain", "_eof", "_linger", "_lingered", "_server", "_stream_task", "server_state")
+    __slots__ = (
+        "_client",
+        "_drain",
+        "_eof",
+        "_lingered",
+        "_lingering",
+        "_server",
+        "_stream_task",
+        "_timer",
+        "_watcher",
+        "server_state",
+    )
 
     def __init__(self, server: ServerState) -> None:
         super().__init__(server.service, server.dispatcher, server.writer)
@@ -46,48 +65,74 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         self._drain: asyncio.Future[None] | None = None
         self._stream_task: asyncio.Task[Any] | None = None
         self._eof = False
-        self._linger: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.TimerHandle | None = None
+        self._lingering = False
         self._lingered = 0
 
     # asyncio's side.
 
     def connection_made(self, transport: Any) -> None:
         """Begin; called by the loop."""
-        self.server_state.connections.add(self)
+        server = self.server_state
+        server.connections.add(self)
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER, low=WRITE_LOW_WATER)
         self.attach(transport)
+        if server.stopping:
+            # It was in the listener's queue. One request is answered, if it comes at once.
+            self.closing = True
+            self._start_timer(LATE_SECONDS, self.shutdown)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End: whoever reads, writes or waits for this connection is told; called by the loop."""
-        self.server_state.connections.discard(self)
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+        self._stop_timer()
+        self._unwatch()
         receiver = self._receiver
         self.event(Event.CLOSE)
         self.event(Event.CLOSE)
         self.detach()
         if receiver is not None:
             receiver.set_exception(ClientDisconnect("the client went away"))
-        drain = self._drain
+        drain, self._drain = self._drain, None
         if drain is not None and not drain.done():
-            drain.set_exception(ClientDisconnect("the client went away"))
+            drain.set_result(None)
         task = self._stream_task
         if task is not None:
             task.cancel()
+        self.server_state.forget(self)
 
     def eof_received(self) -> bool:
         """The peer will send nothing more, but may still read; called by the loop."""
         self._eof = True
-        if self.state <= State.READING:
+        state = self.state
+        if state >= State.DRAINING or self.server_state.scheme != "http":
+            # Everything has been answered, or it is TLS, which asyncio does not keep half open.
             return False
-        if self._body_left and self.state == State.PROCESSING:
+        if state <= State.READING:
+            if not self.carried:
+                return False
+            self.server_state.loop.call_soon(self.resume)
+            return True
+        if self._body_left and state == State.PROCESSING:
             self._receiver.set_exception(ClientDisconnect("the client stopped sending in the middle of the body"))
             self.closing = True
-        # With requests waiting the connection closes after the last; else after this one.
+        # With requests waiting the connection closes after the last one; else after this one.
         if not self.carried:
             self.closing = True
-        return self.server_state.scheme == "http"
+        if self._stream_task is not None:
+            self._watch()
+        return True
+
+    def resume(self) -> None:
+        """Go on with the bytes that waited."""
+        super().resume()
+        if self._eof and not self.write_paused and not self.server_state.dispatcher.entered:
+            # The peer said that nothing more will come.
+            if self.state <= State.READING:
+                self.close()
+                self.flush()
+            elif not self.carried:
+                self.closing = True
 
     def pause_writing(self) -> None:
         """The peer does not read: produce no more; called by the loop."""
@@ -96,13 +141,39 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The peer reads again; called by the loop."""
         self.write_paused = False
-        drain = self._drain
-        if drain is not None:
-            self._drain = None
-            if not drain.done():
-                drain.set_result(None)
-        elif self.state <= State.READING and self.carried:
+        drain, self._drain = self._drain, None
+        if drain is not None and not drain.done():
+            drain.set_result(None)
+        elif self.state <= State.READING and (self.carried or self.reading_paused):
             self.server_state.loop.call_soon(self.resume)
+
+    def _watch(self) -> None:
+        """See to it that a stream does not go on for ever to a peer that closed its side and may be gone."""
+        if self._watcher is None:
+            self.progress = False
+            self._watcher = self.server_state.loop.call_later(HALF_CLOSED_SECONDS, self._check)
+
+    def _check(self) -> None:
+        self._watcher = None
+        if self.progress or self.write_paused:
+            # What was sent has not been answered by a reset, so somebody is there.
+            self._watch()
+        else:
+            self.abort()
+
+    def _unwatch(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+
+    def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.server_state.loop.call_later(seconds, callback)
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     # What a carrier tells its requests.
 
@@ -131,25 +202,41 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         """Make what receives a body that has not arrived whole."""
         return BodyReceiver(self, limit, length)
 
+    def is_disconnected(self) -> bool:
+        """Whether the peer is gone, or has at least said that it will send nothing more."""
+        return self._eof or self.state == State.CLOSED
+
     async def send_stream(self, request: message.Request, response: message.Response) -> None:
         """Send a response that is produced piece by piece; the work stops when the peer goes away."""
         self._stream_task = asyncio.current_task()
+        if self._eof:
+            self._watch()
         try:
             await send(self, request, response)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientDisconnect):
+            if self.state != State.CLOSED and self.state != State.CLOSING:
+                raise
+        except Exception as error:
             if self.state != State.CLOSED:
                 raise
-        except ClientDisconnect:
-            if self.state != State.CLOSED:
-                raise
+            self.stream_failed(error)
         finally:
             self._stream_task = None
+            self._unwatch()
 
     async def drain(self) -> None:
-        """Wait until the peer has read enough that more may be written."""
-        if self.write_paused and self.state != State.CLOSED:
+        """Wait until the peer has read enough that more may be written, but for one turn of the loop at least.
+
+        Raises:
+            ClientDisconnect: It went away.
+        """
+        if not self.write_paused:
+            await asyncio.sleep(0)
+        elif self.state != State.CLOSED:
             self._drain = self.server_state.loop.create_future()
             await self._drain
+        if self.state == State.CLOSED:
+            raise ClientDisconnect("the client went away")
 
     def pause_reading(self) -> None:
         """Take no more bytes from the socket."""
@@ -166,32 +253,35 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
     def finish_closing(self) -> None:
         """Everything is with the transport: close it, or first let a peer that still sends read its answer."""
         transport = self.transport
-        if transport is None or transport.is_closing() or self._linger is not None:
+        if transport is None or transport.is_closing() or self._lingering:
             return
         if not self.must_linger or self._eof or not transport.can_write_eof():
+            # TLS lingers by itself: the transport waits for the peer's close_notify.
             transport.close()
             return
+        self._lingering = True
         transport.write_eof()
         if self.reading_paused:
             self.resume_reading()
-        self._linger = self.server_state.loop.call_later(LINGER_SECONDS, self.abort)
+        self._start_timer(LINGER_SECONDS, self.abort)
 
     def discarded(self, count: int) -> None:
-        """Bound what a refused peer may go on sending."""
+        """Count what a peer sends to a connection that is closing; called for every read."""
         self._lingered += count
         if self._lingered > LINGER_BYTES:
             self.abort()
 
     def abort(self) -> None:
         """Close the socket at once and lose what is unsent."""
-        self.event(Event.CLOSE)
+        if self.state < State.CLOSING:
+            self.event(Event.CLOSE)
         if self.transport is not None:
             self.transport.abort()
 
     def shutdown(self) -> None:
         """Answer nothing after the request in flight, and close."""
         self.closing = True
-        if self.state <= State.READING:
+        if self.state <= State.READING or self.state == State.DRAINING:
             self.close()
             self.flush()
 
@@ -221,12 +311,15 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         """Log what neither the handler nor its error handler could answer."""
         if isinstance(error, asyncio.CancelledError):
             logger.warning("%s was cancelled by itself", _name(request))
-        else:
+        elif isinstance(error, Exception):
             logger.error("%s failed, and so did its error handler", _name(request), exc_info=error)
+        else:
+            logger.warning("%s ends the server: %s", _name(request), type(error).__name__)
+            self.server_state.fail(error)
 
     def stream_failed(self, error: BaseException) -> None:
-        """Log why a response was cut off."""
-        if not isinstance(error, asyncio.CancelledError):
+        """Log why a response was cut off; that the client went away needs no telling."""
+        if not isinstance(error, (asyncio.CancelledError, ClientDisconnect)):
             logger.error("the response of %s was cut off", _name(self.request), exc_info=error)
 
 
@@ -247,4 +340,3 @@ def _printable(path: bytes, query: bytes) -> str:
     # Nothing that a client sends may forge a log line.
     target = path + b"?" + query if query else path
     return "".join(chr(byte) if 0x20 < byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}" for byte in target)
-

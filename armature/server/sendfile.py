@@ -6,6 +6,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from armature.exceptions import ClientDisconnect
+
 if TYPE_CHECKING:
     from armature.http.files import FileBody
     from armature.server.protocol import HTTPProtocol
@@ -16,24 +18,26 @@ __all__ = ["send_file"]
 PIECE = 512 * 1024
 
 
-async def send_file(protocol: HTTPProtocol, body: FileBody) -> None:
+async def send_file(protocol: HTTPProtocol, body: FileBody) -> int:
     """Send the part of a file that `body` stands for, after the head that was written already.
 
+    Returns:
+        How many bytes were sent.
+
     Raises:
-        RuntimeError: The file is shorter than announced.
+        ClientDisconnect: The client went away.
     """
     transport = protocol.transport
     sock = transport.get_extra_info("socket")
     if sock is None or protocol.scheme != "http" or not hasattr(os, "sendfile"):
-        await _copy(protocol, body)
-        return
+        return await _copy(protocol, body)
     protocol.flush()
     # The head must leave first, and nothing but us may write to the socket meanwhile.
     while transport.get_write_buffer_size():
         await _flushed(protocol)
     loop = protocol.server_state.loop
     offset, left = body.offset, body.count
-    source = await asyncio.to_thread(body.fileno)
+    source = body.fileno()
     # A descriptor of our own: loops refuse to watch one that belongs to a transport.
     target = os.dup(sock.fileno())
     try:
@@ -41,25 +45,38 @@ async def send_file(protocol: HTTPProtocol, body: FileBody) -> None:
             try:
                 sent = os.sendfile(target, source, offset, min(left, PIECE))
             except BlockingIOError:
-                await _writable(loop, target)
+                protocol.write_paused = True
+                try:
+                    await _writable(loop, target)
+                finally:
+                    protocol.write_paused = False
                 continue
+            except ConnectionError as error:
+                protocol.abort()
+                raise ClientDisconnect("the client went away") from error
             if not sent:
                 break
             offset += sent
             left -= sent
             protocol.sent_outside(sent)
+            protocol.progress = True
             if left:
                 await asyncio.sleep(0)
     finally:
         os.close(target)
+    return offset - body.offset
 
 
-async def _copy(protocol: HTTPProtocol, body: FileBody) -> None:
+async def _copy(protocol: HTTPProtocol, body: FileBody) -> int:
+    size = 0
     async for piece in body:
         protocol.send_chunk(piece)
         protocol.flush()
+        protocol.progress = True
+        size += len(piece)
         if protocol.write_paused:
             await protocol.drain()
+    return size
 
 
 async def _flushed(protocol: HTTPProtocol) -> None:
@@ -68,7 +85,7 @@ async def _flushed(protocol: HTTPProtocol) -> None:
     low, high = transport.get_write_buffer_limits()
     transport.set_write_buffer_limits(0, 0)
     try:
-        await protocol.drain() if protocol.write_paused else await asyncio.sleep(0)
+        await protocol.drain()
     finally:
         if protocol.transport is not None:
             transport.set_write_buffer_limits(high, low)

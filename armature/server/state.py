@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
 
 from armature._impl import dispatch, writer
 from armature.server.config import ServerConfig
@@ -23,12 +25,31 @@ class ServerState:
         config: The server's options.
         loop: The loop that the connections live on.
         scheme: `"http"` or `"https"`.
+        context: What every request's context is a copy of. Default: a copy of the current one.
     """
 
-    __slots__ = ("access_log", "config", "connections", "dispatcher", "failure", "loop", "scheme", "service", "writer")
+    __slots__ = (
+        "_empty",
+        "access_log",
+        "config",
+        "connections",
+        "dispatcher",
+        "failure",
+        "loop",
+        "on_failure",
+        "scheme",
+        "service",
+        "stopping",
+        "writer",
+    )
 
     def __init__(
-        self, service: Service, config: ServerConfig, loop: asyncio.AbstractEventLoop, scheme: str = "http"
+        self,
+        service: Service,
+        config: ServerConfig,
+        loop: asyncio.AbstractEventLoop,
+        scheme: str = "http",
+        context: Context | None = None,
     ) -> None:
         self.service = service
         self.config = config
@@ -37,11 +58,56 @@ class ServerState:
         self.access_log = config.access_log
         server = config.server_header
         self.writer = writer.Writer(None if server is None else server.encode("latin-1"), config.date_header)
-        self.dispatcher = dispatch.Dispatcher(loop)
+        self.dispatcher = dispatch.Dispatcher(loop, context)
         self.connections: set[HTTPProtocol] = set()
+        self._empty: asyncio.Future[None] | None = None
+        #: A stop was asked for: no connection takes another request.
+        self.stopping = False
         #: Set when a handler raised `SystemExit` or `KeyboardInterrupt`: the server is to stop.
         self.failure: BaseException | None = None
+        #: Called once when that happens.
+        self.on_failure: Callable[[], object] | None = None
+
+    def forget(self, protocol: HTTPProtocol) -> None:
+        """A connection is over."""
+        self.connections.discard(protocol)
+        if not self.connections and self._empty is not None:
+            if not self._empty.done():
+                self._empty.set_result(None)
+            self._empty = None
+
+    def fail(self, error: BaseException) -> None:
+        """Note that a handler wants the process to end."""
+        if self.failure is None:
+            self.failure = error
+            if self.on_failure is not None:
+                self.on_failure()
+
+    def handlers(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks of the requests that have suspended, also of those whose peer is gone."""
+        found = []
+        for task in asyncio.all_tasks(self.loop):
+            driver = task.get_coro()
+            if isinstance(driver, dispatch.Driver) and _server_of(driver) is self:
+                found.append(task)
+        return found
+
+    async def finished(self) -> None:
+        """Wait until there is neither a connection nor a handler left."""
+        while True:
+            if self.connections:
+                if self._empty is None:
+                    self._empty = self.loop.create_future()
+                await asyncio.shield(self._empty)
+            elif tasks := self.handlers():
+                await asyncio.wait(tasks)
+            else:
+                return
 
     def close(self) -> None:
         """End what does not end with the last connection."""
         self.dispatcher.close()
+
+
+def _server_of(driver: dispatch.Driver) -> object:
+    return getattr(getattr(driver, "owner", None), "server_state", None)

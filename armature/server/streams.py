@@ -1,7 +1,8 @@
 """Sending a response piece by piece: async and sync iterators, files, with backpressure (RFC 9112 section 7.1).
 
 The first piece leaves at once. Later ones are gathered until they are worth a write or until the producer waits,
-so that a stream costs neither a packet per line nor a delay. A sync iterator may block, so it runs in a thread.
+so that a stream costs neither a packet per line nor a delay. A sync iterator may block, so it runs in a thread,
+which hands over each piece as soon as it has one and gives itself back when it has enough.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterable, Iterator
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from armature._spec.states import State
+from armature.exceptions import ClientDisconnect
 from armature.http.files import FileBody
 from armature.server.sendfile import send_file
 
@@ -21,12 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["send"]
 
-#: Gathered bytes that are worth a write.
-GATHER = 16 * 1024
-
-#: What a thread takes from a sync iterator before it hands over: bytes, and seconds.
+#: What a thread takes from a sync iterator before it gives itself back: bytes, and seconds.
 BATCH_BYTES = 64 * 1024
 BATCH_SECONDS = 0.01
+
+#: How long pieces from a thread are gathered, once there was one. Waking the loop up for each would cost more.
+GATHER_SECONDS = 0.002
+
+#: Pieces that a producer which never waits may send before the other connections, and the news that the peer has
+#: gone, get their turn.
+TURN_PIECES = 64
+
+_END = object()
 
 
 async def send(protocol: HTTPProtocol, request: message.Request, response: message.Response) -> None:
@@ -35,103 +46,147 @@ async def send(protocol: HTTPProtocol, request: message.Request, response: messa
     Raises:
         TypeError: The stream is not iterable, or produces something that is neither bytes nor str.
         RuntimeError: It is longer or shorter than the Content-Length it was announced with.
+        ClientDisconnect: The client went away, or broke off its request.
     """
     prepare = getattr(response, "prepare", None)
     if prepare is not None:
         response = await prepare(request)
         if response.stream is None:
-            protocol.respond(response)
+            if protocol.state == State.PROCESSING:
+                protocol.respond(response)
             return
-    source = response.stream
+    source: Any = response.stream
+    # A sync iterator that is running in a thread cannot be closed from here; the thread sees to it.
+    thread: _Thread | None = None
+    size = 0
     try:
+        if protocol.state != State.PROCESSING:
+            raise ClientDisconnect("the client went away before the response began")
         if protocol.start_stream(response):
             if isinstance(source, FileBody):
-                await send_file(protocol, source)
+                size = await send_file(protocol, source)
             elif isinstance(source, AsyncIterable):
-                await _send_async(protocol, source)
+                send_piece = protocol.send_piece
+                turn = TURN_PIECES
+                async for piece in source:
+                    send_piece(piece)
+                    turn -= 1
+                    if turn == 0 or protocol.write_paused:
+                        turn = TURN_PIECES
+                        await protocol.drain()
+            elif isinstance(source, (list, tuple)):
+                turn = TURN_PIECES
+                for piece in source:
+                    protocol.send_piece(piece)
+                    turn -= 1
+                    if turn == 0 or protocol.write_paused:
+                        turn = TURN_PIECES
+                        await protocol.drain()
             else:
-                await _send_sync(protocol, source)
+                thread = _Thread(protocol, source)
+                await thread.send(protocol)
+            size = size or protocol.stream_size
             protocol.end_stream()
     finally:
-        await _close(source)
+        if thread is None:
+            await _close(source)
+        else:
+            await thread.close()
     if protocol.report:
-        protocol.answered(response.status, 0)
+        protocol.answered(response.status, size)
     protocol.complete()
 
 
-async def _send_async(protocol: HTTPProtocol, source: AsyncIterable[bytes | str]) -> None:
-    gatherer = _Gatherer(protocol)
-    iterator: AsyncIterator[bytes | str] = source.__aiter__()
-    async for piece in iterator:
-        gatherer.add(piece)
-        if protocol.write_paused:
-            await protocol.drain()
+class _Thread:
+    """Takes pieces from a sync iterator in a thread, without holding the thread while the peer does not read."""
 
+    __slots__ = ("_context", "_iterator", "_loop", "_pieces", "_running", "_source", "_stopped", "_waiter", "_woken")
 
-async def _send_sync(protocol: HTTPProtocol, source: Any) -> None:
-    gatherer = _Gatherer(protocol)
-    if isinstance(source, (list, tuple)):
-        for piece in source:
-            gatherer.add(piece)
-            if protocol.write_paused:
-                await protocol.drain()
-        return
-    iterator = iter(source)
-    more = True
-    while more:
-        pieces, more = await asyncio.to_thread(_take, iterator)
-        for piece in pieces:
-            gatherer.add(piece)
-        if protocol.write_paused:
-            await protocol.drain()
+    def __init__(self, protocol: HTTPProtocol, source: Any) -> None:
+        self._loop = protocol.server_state.loop
+        self._context = copy_context()
+        self._source = source
+        self._iterator: Iterator[Any] | None = None
+        self._pieces: deque[Any] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._woken = False
+        self._stopped = False
+        self._running: asyncio.Future[bool] | None = None
 
+    async def send(self, protocol: HTTPProtocol) -> None:
+        pieces = self._pieces
+        more = True
+        while more:
+            running = self._running = self._loop.run_in_executor(None, self._context.run, self._take)
+            running.add_done_callback(self._wake)
+            while pieces or not running.done():
+                found = bool(pieces)
+                while pieces:
+                    protocol.send_piece(pieces.popleft())
+                    if protocol.write_paused:
+                        await protocol.drain()
+                if running.done():
+                    continue
+                # The thread need not wake anybody up who is going to look anyway.
+                self._woken = found
+                if found:
+                    await self._wait(GATHER_SECONDS)
+                elif not pieces:
+                    await self._wait(None)
+            self._running = None
+            more = running.result()
 
-def _take(iterator: Iterator[bytes | str]) -> tuple[list[bytes | str], bool]:
-    pieces: list[bytes | str] = []
-    size = 0
-    deadline = time.monotonic() + BATCH_SECONDS
-    for piece in iterator:
-        pieces.append(piece)
-        size += len(piece)
-        if size >= BATCH_BYTES or time.monotonic() >= deadline:
-            return pieces, True
-    return pieces, False
+    async def _wait(self, seconds: float | None) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        timer = None if seconds is None else self._loop.call_later(seconds, self._wake)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
 
+    def _take(self) -> bool:
+        """Take a batch; return whether there may be more. Runs in a thread."""
+        if self._iterator is None:
+            self._iterator = iter(self._source)
+        size = 0
+        deadline = time.monotonic() + BATCH_SECONDS
+        while not self._stopped:
+            piece = next(self._iterator, _END)
+            if piece is _END:
+                return False
+            self._pieces.append(piece)
+            if not self._woken:
+                self._woken = True
+                self._loop.call_soon_threadsafe(self._wake)
+            size += len(piece)  # type: ignore[arg-type]
+            if size >= BATCH_BYTES or time.monotonic() >= deadline:
+                break
+        return True
 
-class _Gatherer:
-    """Writes the first piece at once, and later ones together."""
+    def _wake(self, _: Any = None) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
-    __slots__ = ("_gathered", "_handle", "_protocol", "_started")
-
-    def __init__(self, protocol: HTTPProtocol) -> None:
-        self._protocol = protocol
-        self._gathered = 0
-        self._started = False
-        self._handle: asyncio.Handle | None = None
-
-    def add(self, piece: bytes | str) -> None:
-        if isinstance(piece, str):
-            piece = piece.encode("utf-8")
-        elif not isinstance(piece, bytes):
-            if not isinstance(piece, (bytearray, memoryview)):
-                raise TypeError(f"a streamed body is made of bytes or str, not {type(piece).__name__}")
-            piece = bytes(piece)
-        if not piece:
+    async def close(self) -> None:
+        """Run the producer's `finally` now, or as soon as the step that a thread is making has ended."""
+        close = getattr(self._source, "close", None)
+        running = self._running
+        self._stopped = True
+        if running is None or running.done():
+            if close is not None:
+                await self._loop.run_in_executor(None, self._context.run, close)
             return
-        self._protocol.send_chunk(piece)
-        self._gathered += len(piece)
-        if not self._started or self._gathered >= GATHER:
-            self._started = True
-            self._flush()
-        elif self._handle is None:
-            self._handle = self._protocol.server_state.loop.call_soon(self._flush)
 
-    def _flush(self) -> None:
-        self._gathered = 0
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-        self._protocol.flush()
+        # Waiting here would keep the request alive for as long as the producer blocks.
+        def closing(ended: asyncio.Future[bool]) -> None:
+            if not ended.cancelled():
+                ended.exception()
+            if close is not None and not self._loop.is_closed():
+                _ = self._loop.run_in_executor(None, self._context.run, close)
+
+        running.add_done_callback(closing)
 
 
 async def _close(source: Any) -> None:
