@@ -270,8 +270,10 @@ class Response:
     def _add(self, headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
         fields = self.fields()
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-        for name, value in pairs:
-            field = check_field(name, value)
+        for pair in pairs:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(f"headers must be a mapping, or pairs of a name and a value, not {pair!r}")
+            field = check_field(pair[0], pair[1])
             if field[0] == b"content-type":
                 fields[:] = [kept for kept in fields if kept[0] != b"content-type"]
             fields.append(field)
