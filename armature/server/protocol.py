@@ -255,12 +255,13 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         transport = self.transport
         if transport is None or transport.is_closing() or self._lingering:
             return
-        if not self.must_linger or self._eof or not transport.can_write_eof():
-            # TLS lingers by itself: the transport waits for the peer's close_notify.
+        if not self.must_linger or self._eof:
             transport.close()
             return
         self._lingering = True
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.write_eof()
+        # Without half-closed connections, which TLS does not have, the peer learns from the answer that it is the last.
         if self.reading_paused:
             self.resume_reading()
         self._start_timer(LINGER_SECONDS, self.abort)
@@ -283,6 +284,7 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         self.closing = True
         if self.state <= State.READING or self.state == State.DRAINING:
             self.close()
+        if self.state == State.CLOSING:
             self.flush()
 
     # What is worth telling.
