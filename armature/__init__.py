@@ -140,6 +140,5 @@ def stats() -> dict[str, dict[str, int]]:
     """Return what the running twins have counted since the process began, by twin."""
     from armature import _impl
 
-    twins = ("buffers", "connection", "dispatch", "message", "parser", "router", "writer")
-    counted = ((twin, getattr(getattr(_impl, twin), "stats", None)) for twin in twins)
-    return {twin: read() for twin, read in counted if read is not None}
+    twins = ("connection", "exchange", "router")
+    return {twin: getattr(_impl, twin).stats() for twin in twins}

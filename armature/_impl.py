@@ -11,7 +11,22 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-__all__ = ["IMPL", "PURE", "REASON", "buffers", "connection", "dispatch", "message", "parser", "router", "wire", "writer"]
+_TWINS = ("buffers", "connection", "dispatch", "exchange", "message", "parser", "router", "wire", "writer")
+
+__all__ = [
+    "IMPL",
+    "PURE",
+    "REASON",
+    "buffers",
+    "connection",
+    "dispatch",
+    "exchange",
+    "message",
+    "parser",
+    "router",
+    "wire",
+    "writer",
+]
 
 
 def _flag(name: str) -> bool:
@@ -37,6 +52,15 @@ def _choose() -> tuple[bool, str]:
         # Only our own missing module means "not compiled"; anything else is a broken installation.
         if error.name is None or not error.name.startswith("armature._speedups"):
             raise
+        from importlib.util import find_spec
+
+        missing = [twin for twin in _TWINS if find_spec(f"armature._speedups.{twin}") is None]
+        if len(missing) < len(_TWINS):
+            # The compiled twins call each other in C: a part of them is no configuration.
+            raise ImportError(
+                f"the compiled twins are incomplete, {', '.join(missing) or error.name} is missing; "
+                "install armature-framework again, or build them with: pip install -e ."
+            ) from error
         if required:
             raise ImportError(
                 "ARMATURE_REQUIRE_SPEEDUPS is set, but the compiled twins are not installed; "
@@ -47,16 +71,16 @@ def _choose() -> tuple[bool, str]:
 
 
 if TYPE_CHECKING:
-    from armature._pure import buffers, connection, dispatch, message, parser, router, wire, writer
+    from armature._pure import buffers, connection, dispatch, exchange, message, parser, router, wire, writer
 
     PURE: bool
     REASON: str
 else:
     PURE, REASON = _choose()
     if PURE:
-        from armature._pure import buffers, connection, dispatch, message, parser, router, wire, writer
+        from armature._pure import buffers, connection, dispatch, exchange, message, parser, router, wire, writer
     else:
-        from armature._speedups import buffers, connection, dispatch, message, parser, router, wire, writer
+        from armature._speedups import buffers, connection, dispatch, exchange, message, parser, router, wire, writer
 
 #: Which twins are running: `"c"` or `"py"`.
 IMPL: str = "py" if PURE else "c"

@@ -52,7 +52,19 @@ class Endpoint:
         route: Whatever the owner wants to find again as `request.endpoint.route`.
     """
 
-    __slots__ = ("body_limit", "call", "dumps", "encode", "kinds", "mode", "native", "on_error", "plan", "route", "status")
+    __slots__ = (
+        "body_limit",
+        "call",
+        "dumps",
+        "encode",
+        "kinds",
+        "mode",
+        "native",
+        "on_error",
+        "plan",
+        "route",
+        "status",
+    )
 
     def __init__(
         self,
@@ -124,7 +136,9 @@ class Driver:
         self._retired = False
         self._cancel_message: Any = None
         self.cancel_requested = False
-        self.task: asyncio.Task[Any] = asyncio.Task(self, loop=dispatcher.loop, context=dispatcher.context, **_EAGER)
+        coroutine: Any = self  # by registration, which type checkers do not see
+        loop, context = dispatcher.loop, dispatcher.context
+        self.task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context, **_EAGER)
         # A spare that is dropped with its loop has lost no work, so there is nothing to warn of.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -361,7 +375,7 @@ class Dispatcher:
                 return False
         spare = self._spare
         assert spare is not None
-        if spare.cancel_requested or spare.task._callbacks or not spare.parked:  # type: ignore[attr-defined]
+        if spare.cancel_requested or spare.task._callbacks or not spare.parked:
             self._replace(spare)
         return True
 

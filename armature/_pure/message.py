@@ -240,7 +240,9 @@ class Response:
         self.stream: AsyncIterable[bytes | str] | Iterable[bytes | str] | None = None
         self._fields: list[tuple[bytes, bytes]] | None = None
         self._view: Any = None
-        self._content_type: bytes | None = None if content_type is None else check_field("content-type", content_type)[1]
+        self._content_type: bytes | None = None
+        if content_type is not None:
+            self._content_type = check_field("content-type", content_type)[1]
         if headers is not None:
             self._add(headers)
 
@@ -269,7 +271,7 @@ class Response:
 
     def _add(self, headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
         fields = self.fields()
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        pairs: Iterable[Any] = headers.items() if isinstance(headers, Mapping) else headers
         for pair in pairs:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise TypeError(f"headers must be a mapping, or pairs of a name and a value, not {pair!r}")
@@ -290,7 +292,11 @@ class Response:
 
     @classmethod
     def json(
-        cls, obj: Any, status: int = 200, headers: Mapping[str, str] | None = None, content_type: str = "application/json"
+        cls,
+        obj: Any,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
     ) -> Self:
         """Answer with `obj` encoded as JSON.
 
@@ -327,7 +333,8 @@ def _check_body(body: bytes | bytearray | memoryview | str) -> bytes:
         return body.encode("utf-8")
     if isinstance(body, (bytearray, memoryview)):
         return bytes(body)
-    raise TypeError(f"the body of a response must be str or bytes, not {type(body).__name__}; use HttpResponse.json(...)")
+    kind = type(body).__name__
+    raise TypeError(f"the body of a response must be str or bytes, not {kind}; use HttpResponse.json(...)")
 
 
 def _check_status(status: int) -> int:

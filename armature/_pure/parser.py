@@ -7,9 +7,8 @@ readers of the same bytes could understand differently is refused (RFC 9112 sect
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import re
+from typing import NoReturn
 
 from armature._spec.abnf import FIELD_VALUE, HOST, LOWER, QUOTED_TEXT, TARGET, TOKEN, char_class
 from armature._spec.fields import FIELDS
@@ -336,7 +335,17 @@ class ChunkedParser:
         trailer_limit: Most bytes of the trailer section.
     """
 
-    __slots__ = ("_extension_limit", "_extensions", "_left", "_line", "_state", "_trailer_limit", "_trailer_size", "done", "trailers")
+    __slots__ = (
+        "_extension_limit",
+        "_extensions",
+        "_left",
+        "_line",
+        "_state",
+        "_trailer_limit",
+        "_trailer_size",
+        "done",
+        "trailers",
+    )
 
     def __init__(self, extension_limit: int = CHUNK_EXTENSION_LIMIT, trailer_limit: int = TRAILER_LIMIT) -> None:
         self._extension_limit = extension_limit

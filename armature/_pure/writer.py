@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NoReturn
 
-import time
-from armature._spec.dates import format_http_date
 from armature._spec.abnf import FIELD_VALUE
+from armature._spec.dates import format_http_date
 from armature._spec.limits import SERVER_FIELD_LIMIT
 from armature._spec.status import STATUS_LINES
 
@@ -77,7 +77,12 @@ class Writer:
             names = set()
             pair: Any
             for pair in fields:
-                if type(pair) is not tuple or len(pair) != 2 or type(pair[0]) is not bytes or type(pair[1]) is not bytes:
+                if (
+                    type(pair) is not tuple
+                    or len(pair) != 2
+                    or type(pair[0]) is not bytes
+                    or type(pair[1]) is not bytes
+                ):
                     raise TypeError("the fields of a response must be pairs of bytes; use response.headers")
                 names.add(pair[0])
             if b"server" not in names:

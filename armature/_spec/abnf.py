@@ -50,7 +50,9 @@ WHITESPACE = _table(b" \t")
 LOWER = bytes(byte + 32 if 0x41 <= byte <= 0x5A else byte for byte in range(256))
 
 #: Value of a hexadecimal digit, 255 for any other byte.
-HEX_VALUE = bytes(int(chr(byte), 16) if byte < 128 and chr(byte) in "0123456789abcdefABCDEF" else 255 for byte in range(256))
+HEX_VALUE = bytes(
+    int(chr(byte), 16) if byte < 128 and chr(byte) in "0123456789abcdefABCDEF" else 255 for byte in range(256)
+)
 
 
 def char_class(table: bytes) -> bytes:

@@ -1,34 +1,24 @@
 from armature._speedups.buffers cimport BodyBuffer, Buffer
-from armature._speedups.dispatch cimport Dispatcher, Endpoint
-from armature._speedups.message cimport Request
+from armature._speedups.dispatch cimport Endpoint
+from armature._speedups.exchange cimport Exchange
 from armature._speedups.parser cimport ChunkedParser, HeadParser
 from armature._speedups.router cimport Match, RadixRouter
-from armature._speedups.wire cimport Wire
-from armature._speedups.writer cimport Writer
 
-cdef class Connection(Wire):
+cdef class Connection(Exchange):
     cdef object _service, _app, _request_class
     cdef RadixRouter _router
-    cdef Dispatcher _dispatcher
-    cdef Writer _writer
     cdef HeadParser _parser
     cdef Buffer _carry
     cdef BodyBuffer _whole              # where a large body is received as a whole
-    cdef Request _request
-    cdef Endpoint _endpoint
     cdef ChunkedParser _chunks
     cdef Match _match
     cdef const char* _base              # the head being answered, while it stands in the receive buffer
     cdef Py_ssize_t _head_size
     cdef Py_ssize_t _body_in_place      # size of a body that stands behind it, or -1
-    cdef unsigned char _minor
-    cdef bint _keep_alive, _head_only, _continue, _failed, _streaming, _stream_chunked, _feeding, _unread
-    cdef long long _body_size, _body_limit, _stream_left
-    cdef readonly long long _body_left
+    cdef bint _feeding, _unread
+    cdef long long _body_size, _body_limit
     cdef readonly object _receiver
-    cdef bint _gathering, _flush_due
-    cdef public bint closing, progress, reading_paused, write_paused, report
-    cdef public long long stream_size
+    cdef public bint reading_paused, write_paused
 
     cdef int feed(self, const char* data, Py_ssize_t size) except -1
     cdef int feed_heads(self, const char* data, Py_ssize_t size) except -1
@@ -36,18 +26,12 @@ cdef class Connection(Wire):
     cdef int keep(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t dispatch(self, const char* base, Py_ssize_t head_size, const char* rest, Py_ssize_t size) except -1
     cdef int call_with_params(self, Endpoint endpoint) except -1
-    cdef Request materialise(self)
     cdef Py_ssize_t begin_body(self, const char* data, Py_ssize_t size, long long length, long long limit) except -1
     cdef Py_ssize_t feed_body(self, const char* data, Py_ssize_t size) except -1
     cdef int receive_whole(self) except -1
     cdef int body_grown(self, Py_ssize_t count) except -1
-    cdef int put_chunk(self, bytes data) except -1
     cdef int body_failed(self, object error) except -1
     cdef int body_overrun(self) except -1
-    cdef int answer(self, int status, list fields, bytes content_type, bytes body) except -1
-    cdef int persistence(self, list fields) except -1
-    cdef int finish(self) except -1
     cdef int next_request(self) except -1
-    cdef int forget(self) except -1
     cdef int drop_request(self) except -1
     cdef int shut(self) except -1

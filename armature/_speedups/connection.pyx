@@ -12,17 +12,15 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 from armature._speedups.ascii cimport exact_bytes
 from armature._speedups.buffers cimport BodyBuffer, Buffer
-from armature._speedups.dispatch cimport Dispatcher, Endpoint
-from armature._speedups.message cimport Request, Response
+from armature._speedups.dispatch cimport Endpoint
+from armature._speedups.exchange cimport Exchange, decimal_number
+from armature._speedups.message cimport Request
 from armature._speedups.parser cimport ChunkedParser, HeadParser
 from armature._speedups.router cimport Match, RadixRouter
-from armature._speedups.wire cimport Wire
-from armature._speedups.writer cimport LENGTH_CHUNKED, LENGTH_FROM_FIELDS, LENGTH_NONE, Writer, write_chunk
 
 from armature._spec import plan as _plan
 from armature._spec.limits import (
     PIPELINE_HIGH_WATER as _PIPELINE_HIGH_WATER,
-    STREAM_GATHER as _STREAM_GATHER,
     UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
     WHOLE_BODY_MINIMUM as _WHOLE_BODY_MINIMUM,
     WRITE_HIGH_WATER as _WRITE_HIGH_WATER,
@@ -72,8 +70,6 @@ cdef enum:
     INT = 1
     HEAD_METHOD = 1
     CONNECT_METHOD = 5
-    # From here on a body is sent beside the head instead of being copied behind it.
-    COPY_LIMIT = 16384
 
 assert [state.value for state in (_State.CONNECTED, _State.READING, _State.PROCESSING)] == [1, 2, 3]
 assert [state.value for state in (_State.WRITING, _State.DRAINING, _State.CLOSING, _State.CLOSED)] == [4, 5, 6, 7]
@@ -85,12 +81,10 @@ assert (_plan.CALL_BARE, _plan.CALL_REQUEST, _plan.CALL_PARAMS, _plan.KIND_STR, 
 cdef Py_ssize_t _pipeline_high_water = _PIPELINE_HIGH_WATER
 cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
 cdef Py_ssize_t _write_high_water = _WRITE_HIGH_WATER
-cdef Py_ssize_t _stream_gather = _STREAM_GATHER
 cdef Py_ssize_t _whole_body_minimum = _WHOLE_BODY_MINIMUM
 cdef tuple _nothing = ()
 
 cdef long long _requests = 0
-cdef long long _responses_joined = 0
 cdef long long _bodies_in_place = 0
 cdef long long _refused = 0
 
@@ -99,7 +93,6 @@ def stats():
     """Return what this twin has counted since the process began."""
     return {
         "requests": _requests,
-        "responses_joined": _responses_joined,
         "bodies_in_place": _bodies_in_place,
         "refused": _refused,
     }
@@ -109,11 +102,7 @@ def _raise(error):
     raise error
 
 
-async def _await(value):
-    return await value
-
-
-cdef class Connection(Wire):
+cdef class Connection(Exchange):
     """One connection of an HTTP/1.1 server, without its I/O.
 
     Args:
@@ -123,21 +112,17 @@ cdef class Connection(Wire):
     """
 
     def __init__(self, service, dispatcher, writer):
-        Wire.__init__(self)
+        Exchange.__init__(self, dispatcher, writer)
         self._service = service
         self._app = service.app
         self._router = service.router
         self._request_class = service.request_class
         if not issubclass(self._request_class, Request):
             raise TypeError(f"{self._request_class.__name__} is no subclass of {Request.__module__}.Request")
-        self._dispatcher = dispatcher
-        self._writer = writer
         self._parser = HeadParser()
         self._carry = Buffer()
         self._base = NULL
         self._body_in_place = -1
-        self._minor = 1
-        self._stream_left = -1
 
     # What the connection is.
 
@@ -145,13 +130,6 @@ cdef class Connection(Wire):
     def app(self):
         """The app that is served."""
         return self._app
-
-    @property
-    def request(self):
-        """The request in flight."""
-        if self._request is None and self._base != NULL:
-            return self.materialise()
-        return self._request
 
     @property
     def busy(self):
@@ -372,6 +350,11 @@ cdef class Connection(Wire):
                 match.values = NULL
         return used
 
+    cdef Request current(self):
+        if self._request is None and self._base != NULL:
+            return self.materialise()
+        return self._request
+
     cdef Request materialise(self):
         """Make the object for the request in flight."""
         cdef Request request = self._request
@@ -421,7 +404,7 @@ cdef class Connection(Wire):
                     text = path + match.start[i]
                     size = match.length[i]
                 if kinds[i] == INT:
-                    if not _integer(text, size, &number):
+                    if not decimal_number(text, size, &number):
                         self.materialise()
                         argument = <PyObject*> self._request
                         return self._dispatcher.call(self, <PyObject*> endpoint.plan, &argument, 1)
@@ -554,236 +537,7 @@ cdef class Connection(Wire):
         if self.reading_paused and self._carry.end - self._carry.start <= _pipeline_high_water:
             self.resume_reading()
 
-    # The answer. The dispatcher calls `resolve` with what a handler returned and `reject` with what it raised.
-
-    def resolve(self, value):
-        """Answer with what the handler returned; return a coroutine if the answer needs one."""
-        return self.on_value(value)
-
-    def reject(self, error):
-        """Answer for a handler that raised; return a coroutine if the error handler is one."""
-        return self.on_error(error)
-
-    cdef object on_value(self, object value):
-        cdef Endpoint endpoint = self._endpoint
-        cdef object kind
-        cdef Response response
-        if self._streaming:
-            if self._state == WRITING:
-                self.finish()
-            return None
-        if self._state != PROCESSING:
-            # The peer broke the request's body, or went away: there is nobody to answer.
-            self.forget()
-            return None
-        try:
-            if isinstance(value, Response):
-                response = <Response> value
-                if response.stream is not None:
-                    self._streaming = True
-                    return self.send_stream(self.materialise(), response)
-                self.answer(response._status, response._fields, response._content_type, response._body)
-                return None
-            if endpoint.native:
-                kind = type(value)
-                if kind is dict or kind is list:
-                    self.answer(endpoint.status, None, b"application/json", endpoint.dumps(value))
-                    return None
-                if kind is str:
-                    self.answer(endpoint.status, None, b"text/plain; charset=utf-8", (<str> value).encode("utf-8"))
-                    return None
-                if kind is bytes:
-                    self.answer(endpoint.status, None, b"application/octet-stream", value)
-                    return None
-                if value is None:
-                    self.answer(204 if endpoint.status == 200 else endpoint.status, None, None, b"")
-                    return None
-            if hasattr(type(value), "__await__"):
-                return _await(value)
-            answer = endpoint.encode(value)
-            if not isinstance(answer, Response):
-                raise TypeError(f"the encoder returned {type(answer).__name__}, not a response")
-            return self.on_value(answer)
-        except Exception as error:
-            return self.on_error(error)
-
-    cdef object on_error(self, object error):
-        cdef Endpoint endpoint = self._endpoint
-        if self._state != PROCESSING:
-            if self._state == WRITING:
-                # The head is out: the only honest answer is a body that does not end.
-                self.stream_failed(error)
-                self.abort()
-            self.forget()
-            return None
-        self._streaming = False
-        if self._failed or not isinstance(error, Exception):
-            self.handler_failed(self.materialise(), error)
-            self._keep_alive = False
-            self.answer(500, None, b"text/plain; charset=utf-8", b"Internal Server Error")
-            return None
-        self._failed = True
-        try:
-            answer = endpoint.on_error(self.materialise(), error)
-        except Exception as second:
-            return self.on_error(second)
-        if isinstance(answer, Response):
-            return self.on_value(answer)
-        return answer
-
-    def respond(self, response):
-        """Answer with a response whose body is complete."""
-        cdef Response complete = response
-        self.answer(complete._status, complete._fields, complete._content_type, complete._body)
-
-    cdef int answer(self, int status, list fields, bytes content_type, bytes body) except -1:
-        global _responses_joined
-        cdef Py_ssize_t length, size
-        exact_bytes(body)
-        size = length = PyBytes_GET_SIZE(body)
-        if status == 204 or status == 304:
-            length = LENGTH_NONE
-            size = 0
-        else:
-            if status == 205:
-                size = length = 0
-            if self._head_only:
-                if length == 0 and _declared_length(fields) >= 0:
-                    length = LENGTH_FROM_FIELDS
-                size = 0
-        if self._out.data != NULL:
-            _responses_joined += 1
-        self._writer.write_head(self._out, status, fields, content_type, length, self.persistence(fields))
-        # From here on nothing can fail: what cannot be written was an error of the handler.
-        self.move(ON_RESPONSE_READY)
-        if size >= COPY_LIMIT and self.transport is not None:
-            self.send_large(body)
-        elif size:
-            self._out.add(PyBytes_AS_STRING(body), size)
-        if self.report:
-            self.answered(status, size)
-        return self.finish()
-
-    cdef int persistence(self, list fields) except -1:
-        """Decide whether the connection outlives this answer (RFC 9112 section 9.3), and how to say so."""
-        if fields is not None:
-            for name, value in fields:
-                if name == b"connection" and b"close" in value.lower():
-                    self._keep_alive = False
-        if self._body_left and (self._continue or self._body_left > _unread_body_limit):
-            # The unread body is too long to be thrown away, or may never come.
-            self._keep_alive = False
-        if self.closing or not self._keep_alive:
-            self._keep_alive = False
-            return 1
-        return 0 if self._minor else 2
-
-    # Streams: called by the cold half.
-
-    def start_stream(self, response):
-        """Send the head of a streamed response; return whether a body is to follow."""
-        global _responses_joined
-        cdef Response streamed = response
-        cdef list fields = streamed._fields
-        cdef int status = streamed._status
-        cdef Py_ssize_t length
-        self._stream_left = -1
-        self._stream_chunked = False
-        self._gathering = False
-        self.stream_size = 0
-        if status == 204 or status == 304:
-            length = LENGTH_NONE
-        else:
-            length = LENGTH_CHUNKED
-            self._stream_left = _declared_length(fields)
-            if self._stream_left >= 0:
-                length = LENGTH_FROM_FIELDS
-            else:
-                if self._minor:
-                    self._stream_chunked = True
-                else:
-                    length = LENGTH_NONE
-                    if not self._head_only:
-                        self._keep_alive = False
-        if self._out.data != NULL:
-            _responses_joined += 1
-        self._writer.write_head(self._out, status, fields, streamed._content_type, length, self.persistence(fields))
-        self.move(ON_RESPONSE_READY)
-        return not self._head_only and status != 204 and status != 304
-
-    def send_chunk(self, data):
-        """Send a piece of a streamed body.
-
-        Raises:
-            RuntimeError: The body is longer than its Content-Length.
-        """
-        self.put_chunk(exact_bytes(data))
-
-    cdef int put_chunk(self, bytes data) except -1:
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        if self._stream_chunked:
-            if size:
-                write_chunk(self._out, PyBytes_AS_STRING(data), size)
-            return 0
-        if self._stream_left >= 0:
-            self._stream_left -= size
-            if self._stream_left < 0:
-                raise RuntimeError("the streamed body is longer than its content-length")
-        return self._out.add(PyBytes_AS_STRING(data), size)
-
-    def send_piece(self, piece):
-        """Send a piece of a streamed body: the first one at once, later ones together.
-
-        Raises:
-            TypeError: The piece is neither `str` nor bytes-like.
-            RuntimeError: The body is longer than its Content-Length.
-        """
-        cdef bytes data
-        if type(piece) is bytes:
-            data = <bytes> piece
-        elif isinstance(piece, str):
-            data = piece.encode("utf-8")
-        elif isinstance(piece, (bytes, bytearray, memoryview)):
-            data = bytes(piece)
-        else:
-            raise TypeError(f"a streamed body is made of bytes or str, not {type(piece).__name__}")
-        if PyBytes_GET_SIZE(data) == 0:
-            return
-        self.put_chunk(data)
-        self.stream_size += PyBytes_GET_SIZE(data)
-        if not self._gathering or self._out.end - self._out.start >= _stream_gather:
-            self._gathering = True
-            self.progress = True
-            self.push()
-        elif not self._flush_due:
-            self._flush_due = True
-            self._dispatcher.loop.call_soon(self._flush_gathered)
-
-    def _flush_gathered(self):
-        self._flush_due = False
-        self.progress = True
-        self.push()
-
-    def end_stream(self):
-        """Send the end of a streamed body.
-
-        Raises:
-            RuntimeError: The body is shorter than its Content-Length.
-        """
-        if self._stream_left > 0:
-            raise RuntimeError("the streamed body is shorter than its content-length")
-        if self._stream_chunked:
-            write_chunk(self._out, NULL, 0)
-
-    def sent_outside(self, count):
-        """Note that `count` bytes of the streamed body were sent by other means, such as `sendfile`."""
-        self._stream_left -= count
-
     # The end of a request, and of the connection.
-
-    def complete(self):
-        """The answer is complete: go on to the next request, or close."""
-        self.finish()
 
     cdef int finish(self) except -1:
         self._streaming = False
@@ -812,12 +566,10 @@ cdef class Connection(Wire):
 
     cdef int forget(self) except -1:
         self.drop_request()
-        self._endpoint = None
         self._receiver = None
         self._chunks = None
         self._whole = None
-        self._streaming = False
-        return 0
+        return Exchange.forget(self)
 
     cdef int drop_request(self) except -1:
         """Let go of the request; one that somebody kept moves out of the receive buffer first."""
@@ -865,10 +617,6 @@ cdef class Connection(Wire):
         """Make what receives a body that has not arrived whole."""
         raise TypeError("a Connection without a cold half cannot receive a body in pieces; use HTTPProtocol")
 
-    def send_stream(self, request, response):
-        """Send a streamed response."""
-        raise TypeError("a Connection without a cold half cannot stream; use HTTPProtocol")
-
     def pause_reading(self):
         """Ask the feeder for no more bytes."""
         self.reading_paused = True
@@ -880,51 +628,5 @@ cdef class Connection(Wire):
     def discarded(self, count):
         """The peer still sends to a connection that is closing; `count` bytes were thrown away."""
 
-    def answered(self, status, size):
-        """A response was written."""
-
     def refused(self, error):
         """A peer that broke the protocol was answered."""
-
-    def handler_failed(self, request, error):
-        """A handler and its error handler both failed."""
-
-    def stream_failed(self, error):
-        """A stream failed after its head was sent."""
-
-
-cdef bint _integer(const char* text, Py_ssize_t size, long long* number) noexcept:
-    """Read `-?[0-9]{1,18}`."""
-    cdef Py_ssize_t i = 0
-    cdef long long value = 0
-    cdef bint negative = size > 0 and text[0] == c"-"
-    if negative:
-        i = 1
-    if not 1 <= size - i <= 18:
-        return False
-    while i < size:
-        if not c"0" <= text[i] <= c"9":
-            return False
-        value = value * 10 + (text[i] - c"0")
-        i += 1
-    number[0] = -value if negative else value
-    return True
-
-
-cdef long long _declared_length(list fields) except -2:
-    """The Content-Length that the application set, or -1 without one."""
-    cdef long long declared = -1, length
-    cdef bytes digits
-    if fields is not None:
-        for name, value in fields:
-            if name == b"content-length":
-                digits = exact_bytes(value)
-                if (
-                    PyBytes_GET_SIZE(digits) == 0
-                    or PyBytes_AS_STRING(digits)[0] == c"-"
-                    or not _integer(PyBytes_AS_STRING(digits), PyBytes_GET_SIZE(digits), &length)
-                    or 0 <= declared != length
-                ):
-                    raise ValueError(f"the content-length of the response is malformed: {value!r}")
-                declared = length
-    return declared

@@ -502,7 +502,8 @@ cdef bytes _check_body(object body):
         return body.encode("utf-8")
     if isinstance(body, (bytearray, memoryview)):
         return bytes(body)
-    raise TypeError(f"the body of a response must be str or bytes, not {type(body).__name__}; use HttpResponse.json(...)")
+    kind = type(body).__name__
+    raise TypeError(f"the body of a response must be str or bytes, not {kind}; use HttpResponse.json(...)")
 
 
 cdef int _check_status(object status) except -1:

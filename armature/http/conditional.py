@@ -6,8 +6,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from armature.exceptions import HTTPException
 from armature._spec.dates import parse_http_date
+from armature.exceptions import HTTPException
 
 if TYPE_CHECKING:
     from armature.http.headers import Headers

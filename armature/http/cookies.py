@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
 from armature._spec.abnf import TOKEN
-from armature.exceptions import HTTPException
 from armature._spec.dates import format_http_date
+from armature.exceptions import HTTPException
 from armature.http.url import PAIR_LIMIT
 
 __all__ = ["SameSite", "format_set_cookie", "parse_cookies"]

@@ -12,10 +12,10 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from armature._spec.dates import format_http_date, parse_http_date
 from armature._spec.limits import JOIN_LIMIT
 from armature.exceptions import HTTPException
 from armature.http.conditional import evaluate, matches_if_range, not_modified
-from armature._spec.dates import format_http_date, parse_http_date
 from armature.http.headers import HeadersInput
 from armature.http.media_types import guess_media_type
 from armature.http.ranges import content_range, parse_range

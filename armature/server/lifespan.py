@@ -55,10 +55,15 @@ class Lifespan:
 
     async def stop(self) -> None:
         """Run the shut-down; what it raises is raised here."""
-        task, self._task = self._task, None
+        task = self._task
         if task is not None and self._leave is not None:
             self._leave.set()
             await task
+
+    def cancel(self) -> None:
+        """Cut the shut-down short."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def _live(self, started: asyncio.Future[None], leave: asyncio.Event) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import os
 import socket
 import ssl
@@ -19,6 +20,11 @@ __all__ = ["ListenError", "Listeners"]
 
 #: Other ports tried where port 0 must be free on several addresses at once.
 PORT_ATTEMPTS = 16
+
+
+#: How long a TLS connection that is being closed waits for the peer to agree. Asyncio's half a minute would be added
+#: to every shutdown with an idle client.
+TLS_SHUTDOWN_SECONDS = 1.0
 
 
 class ListenError(ArmatureError, OSError):
@@ -81,10 +87,15 @@ class Listeners:
         """
         loop = asyncio.get_running_loop()
         for sock in self.sockets:
-            unix = sock.family == getattr(socket, "AF_UNIX", None)
-            create: Any = loop.create_unix_server if unix else loop.create_server
+            create: Any = loop.create_server
+            options: dict[str, Any] = {} if context is None else {"ssl_shutdown_timeout": TLS_SHUTDOWN_SECONDS}
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                create = loop.create_unix_server
+                # From 3.13 on loops would unlink the path themselves, even that of an inherited socket.
+                if "cleanup_socket" in inspect.signature(create).parameters:
+                    options["cleanup_socket"] = False
             try:
-                server = await create(factory, sock=sock, backlog=self._config.backlog, ssl=context)
+                server = await create(factory, sock=sock, backlog=self._config.backlog, ssl=context, **options)
             except OSError as error:
                 raise _explained(error, _name(sock)) from error
             self._servers.append(server)

@@ -428,10 +428,19 @@ def _stop_signals() -> list[signal.Signals]:
 
 
 def _in_foreground() -> bool:
-    try:
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (AttributeError, OSError, ValueError):
+    """Whether a terminal's Ctrl-C comes to this process, and so to its worker as well."""
+    if os.name != "posix":
         return False
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _shown(path: str) -> str:

@@ -30,6 +30,9 @@ logger = logging.getLogger("armature.server")
 CANNOT_LISTEN = 1
 CANNOT_START = 3
 
+#: Seconds that idle connections stay open when a stop was asked for.
+IDLE_SECONDS = 0.1
+
 #: Seconds that handlers get to clean up after they were cancelled, because the shutdown took too long.
 CLEANUP_SECONDS = 1.0
 
@@ -226,7 +229,7 @@ class Server:
             lifespan, self._lifespan = self._lifespan, None
             try:
                 if lifespan is not None:
-                    await lifespan.stop()
+                    await self._leave(lifespan)
             finally:
                 if state is not None:
                     state.close()
@@ -235,15 +238,14 @@ class Server:
         state.stopping = True
         for connection in list(state.connections):
             connection.closing = True
-        # What the system has received already is still read, and answered, before idle connections close.
-        for _ in range(2):
-            await asyncio.sleep(0)
-        for connection in list(state.connections):
-            connection.shutdown()
         assert self._forced is not None
         finished = asyncio.ensure_future(state.finished())
         forced = asyncio.ensure_future(self._forced.wait())
         try:
+            # A client that has just got an answer may be sending its next request: that one is answered too.
+            await asyncio.wait([finished, forced], timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for connection in list(state.connections):
+                connection.shutdown()
             await asyncio.wait(
                 [finished, forced], timeout=self.config.shutdown_timeout, return_when=asyncio.FIRST_COMPLETED
             )
@@ -265,6 +267,23 @@ class Server:
             for connection in list(state.connections):
                 connection.abort()
             finished.cancel()
+            forced.cancel()
+
+    async def _leave(self, lifespan: Lifespan) -> None:
+        """Run the app's shut-down, which a second request to stop cuts short."""
+        assert self._forced is not None
+        forced = asyncio.ensure_future(self._forced.wait())
+        stopping = asyncio.ensure_future(lifespan.stop())
+        try:
+            await asyncio.wait([stopping, forced], return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                logger.warning("told to hurry; cancelling the app's shut-down")
+                lifespan.cancel()
+            await stopping
+        except asyncio.CancelledError:
+            if not stopping.done() or not forced.done():
+                raise
+        finally:
             forced.cancel()
 
     async def __aenter__(self) -> Self:

@@ -110,4 +110,4 @@ class ServerState:
 
 
 def _server_of(driver: dispatch.Driver) -> object:
-    return getattr(getattr(driver, "owner", None), "server_state", None)
+    return getattr(driver.owner, "server_state", None)

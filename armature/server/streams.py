@@ -33,9 +33,9 @@ BATCH_SECONDS = 0.01
 #: How long pieces from a thread are gathered, once there was one. Waking the loop up for each would cost more.
 GATHER_SECONDS = 0.002
 
-#: Pieces that a producer which never waits may send before the other connections, and the news that the peer has
-#: gone, get their turn.
-TURN_PIECES = 64
+#: What a producer that never waits may send before the other connections, and the news that the peer has gone, get
+#: their turn: pieces, each counted once and once more for every full KiB.
+TURN = 64
 
 _END = object()
 
@@ -67,20 +67,20 @@ async def send(protocol: HTTPProtocol, request: message.Request, response: messa
                 size = await send_file(protocol, source)
             elif isinstance(source, AsyncIterable):
                 send_piece = protocol.send_piece
-                turn = TURN_PIECES
+                turn = TURN
                 async for piece in source:
                     send_piece(piece)
-                    turn -= 1
-                    if turn == 0 or protocol.write_paused:
-                        turn = TURN_PIECES
+                    turn -= 1 + (len(piece) >> 10)
+                    if turn <= 0 or protocol.write_paused:
+                        turn = TURN
                         await protocol.drain()
             elif isinstance(source, (list, tuple)):
-                turn = TURN_PIECES
+                turn = TURN
                 for piece in source:
                     protocol.send_piece(piece)
-                    turn -= 1
-                    if turn == 0 or protocol.write_paused:
-                        turn = TURN_PIECES
+                    turn -= 1 + (len(piece) >> 10)
+                    if turn <= 0 or protocol.write_paused:
+                        turn = TURN
                         await protocol.drain()
             else:
                 thread = _Thread(protocol, source)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from armature.testing.client import AsyncTestClient, TestClient
     from armature.testing.cookies import Cookie, CookieJar
     from armature.testing.errors import (
+        ClientClosed,
         ClientError,
         ConnectionClosed,
         HTTPStatusError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncTestClient",
+    "ClientClosed",
     "ClientError",
     "ClientRequest",
     "ClientResponse",
@@ -40,6 +42,7 @@ _HOMES = {
     "client": ("AsyncTestClient", "TestClient"),
     "cookies": ("Cookie", "CookieJar"),
     "errors": (
+        "ClientClosed",
         "ClientError",
         "ConnectionClosed",
         "HTTPStatusError",

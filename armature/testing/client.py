@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar, Unpack
 from armature.http.url import URL
 from armature.server.config import ServerConfig
 from armature.testing.base import UNSET, BaseClient, HeadersInput, RequestOptions, Unset
-from armature.testing.errors import ClientError
+from armature.testing.errors import ClientClosed, ClientError
 from armature.testing.response import ClientResponse, Runner
 from armature.testing.session import Session
 
@@ -79,7 +79,9 @@ class TestClient(BaseClient):
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     def _runner(self) -> Runner:
-        return self.run
+        # Not `run`: a response that outlives its client must not start the app again.
+        assert self._stage is not None
+        return self._stage.run
 
     def __enter__(self) -> Self:
         self._started()
@@ -218,6 +220,9 @@ class Stage:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the loop; in another thread if this one has a running loop already."""
+        if self._loop.is_closed():
+            coroutine.close()
+            raise ClientClosed("the client that this response came from is closed")
         # What the app raises must not look as if it came from the question whether a loop runs here.
         if asyncio._get_running_loop() is None:
             with self._lock:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from armature.testing.response import ClientResponse
 
 __all__ = [
+    "ClientClosed",
     "ClientError",
     "ConnectionClosed",
     "HTTPStatusError",
@@ -21,6 +22,10 @@ __all__ = [
 
 class ClientError(ArmatureError):
     """The base of the errors that a test client raises."""
+
+
+class ClientClosed(ClientError):
+    """The client that a response came from was closed before the response was read."""
 
 
 class InvalidResponse(ClientError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -13,7 +14,7 @@ from typing import Any, Protocol, Self
 from armature.http.headers import Headers
 from armature.http.url import URL
 from armature.testing.cookies import Cookie
-from armature.testing.errors import ClientError, HTTPStatusError, InvalidResponse, RequestTimeout
+from armature.testing.errors import ClientClosed, ClientError, HTTPStatusError, InvalidResponse, RequestTimeout
 from armature.testing.wire import ResponseHead
 
 __all__ = ["ClientRequest", "ClientResponse"]
@@ -335,7 +336,9 @@ class ClientResponse:
     def close(self) -> None:
         """Be done with the response: what was not read of it is abandoned, and the server sees a disconnect."""
         if not self._finished:
-            self._wait(self.aclose())
+            # A client that is closed has abandoned its responses.
+            with contextlib.suppress(ClientClosed):
+                self._wait(self.aclose())
 
     def _iterate(self, pieces: Any) -> Iterator[Any]:
         async def advance() -> Any:
@@ -348,7 +351,8 @@ class ClientResponse:
             while (piece := self._wait(advance())) is not _END:
                 yield piece
         finally:
-            self._wait(pieces.aclose())
+            with contextlib.suppress(ClientClosed):
+                self._wait(pieces.aclose())
 
     def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         if self._run is None:

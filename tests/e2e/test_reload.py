@@ -7,13 +7,15 @@ import http.client
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from e2e.command_line import command, eventually, fetch, refused
+from e2e.command_line import command, environment, eventually, fetch, refused
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="looks into /proc for the worker")
 
@@ -267,6 +269,42 @@ def test_ctrl_c_in_a_terminal_reaches_both_and_stops_once(project: Path) -> None
         assert not alive(worker)
         assert refused(port)
     assert "Traceback" not in server.output
+
+
+#: Makes the terminal on standard input that of the session, as a login does, and becomes the command.
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "armature", *sys.argv[1:]])
+"""
+
+
+def test_ctrl_c_in_a_terminal_lets_the_shutdown_finish(project: Path) -> None:
+    slow = APP.format(text="one").replace("    yield\n", "    yield\n    await asyncio.sleep(0.5)\n")
+    (project / "shop.py").write_text(slow)
+    master, slave = os.openpty()
+    with os.fdopen(master, "r+b", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-c", IN_TERMINAL, "dev", "shop:app", "--port", "0"],
+            cwd=project,
+            env=environment(),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        shown = b""
+        while b" on http://" not in shown:
+            shown += terminal.read(1024)
+        terminal.write(b"\x03")
+        # The end of the last process that has the terminal open is an error here, on Linux.
+        with contextlib.suppress(OSError):
+            while more := terminal.read(1024):
+                shown += more
+        assert process.wait(20) == 0
+    assert b"hurry" not in shown
+    assert (project / "stopped").read_text() == "one\n"
 
 
 def test_a_second_ctrl_c_ends_a_worker_that_does_not_listen(project: Path) -> None:

@@ -8,11 +8,10 @@ import contextvars
 import logging
 import os
 import re
-import signal
+import shutil
 import socket
-import subprocess
+import ssl
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,7 +30,6 @@ from wire_client import PATIENCE, REQUEST, Peer, Running, eventually, serving
 
 Serve = Callable[..., Running]
 
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and Unix sockets")
 
@@ -106,6 +104,18 @@ def test_idle_connections_close_at_once(serve: Serve, gate: Gate) -> None:
         assert fresh.ended()
         assert used.ended()
         assert in_head.ended()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_idle_tls_connections_close_soon(serve: Serve, gate: Gate, pem: tuple[Path, Path]) -> None:
+    running = serve(make_app(gate), ssl_certfile=str(pem[0]), ssl_keyfile=str(pem[1]))
+    context = ssl.create_default_context(cafile=str(pem[0]))
+    with running.connect(context=context) as idle:
+        assert idle.get("/").status == 200
+        start = time.monotonic()
+        # The client does nothing: it does not even agree to the end.
+        running.stop()
+        assert time.monotonic() - start < 5
 
 
 def test_requests_in_flight_are_answered_and_their_connections_closed(serve: Serve, gate: Gate) -> None:
@@ -323,6 +333,27 @@ def test_a_shut_down_that_fails(loop_name: str, gate: Gate) -> None:
         running.join()
 
 
+def test_a_shut_down_that_hangs_is_cut_short_by_a_second_stop(serve: Serve, gate: Gate) -> None:
+    hanging, cancelled = threading.Event(), threading.Event()
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        yield
+        hanging.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    running = serve(make_app(gate, lifespan=lifespan))
+    assert running.get("/").status == 200
+    running.stop(wait=False)
+    assert hanging.wait(PATIENCE)
+    running.stop()
+    assert cancelled.is_set()
+
+
 def test_a_start_up_that_is_interrupted(loop_name: str, gate: Gate) -> None:
     entered, left = threading.Event(), threading.Event()
 
@@ -501,6 +532,17 @@ def test_an_inherited_socket(loop_name: str, gate: Gate) -> None:
             assert running.get("/").status == 200
 
 
+def test_an_inherited_unix_socket_stays(loop_name: str, gate: Gate, tmp_path: Path) -> None:
+    path = tmp_path / "inherited.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        sock.listen()
+        for _ in range(2):
+            with serving(make_app(gate), loop_name, fd=os.dup(sock.fileno())), Peer(str(path)) as peer:
+                assert peer.get("/").status == 200
+        assert path.exists()
+
+
 def test_a_descriptor_that_is_no_socket(loop_name: str, gate: Gate, tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, pytest.raises(ConfigurationError, match="is not a socket"):
         Running(make_app(gate), loop_name, fd=file.fileno())
@@ -593,191 +635,6 @@ def test_a_loop_or_parser_that_is_not_installed(monkeypatch: pytest.MonkeyPatch,
         loop_factory("uvloop")
     with pytest.raises(MissingDependencyError, match=re.escape("'armature-framework[httptools]'")):
         protocol_class(ServerConfig(http="httptools"))
-
-
-# ---- the process
-
-
-class Process:
-    """`run()` in a process of its own."""
-
-    def __init__(self, directory: Path, source: str, *arguments: str, **options: Any) -> None:
-        script = directory / "served.py"
-        script.write_text(textwrap.dedent(source))
-        command = [sys.executable, "-W", "error", str(script), *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, **options
-        )
-        self.lines: list[str] = []
-
-    def url(self) -> str:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line)
-            found = re.search(r"Armature \S+ \((c|py)\) on (\S+)", line)
-            if found is not None:
-                return found[2]
-        raise AssertionError(f"it did not start: {''.join(self.lines)}")
-
-    def address(self) -> tuple[str, int]:
-        return ("127.0.0.1", int(self.url().rpartition(":")[2]))
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> tuple[int, str]:
-        """Wait for the end; return the exit code and what was logged."""
-        _, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, "".join(self.lines) + errors
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
-        else:
-            for stream in (self.process.stdout, self.process.stderr):
-                if stream is not None:
-                    stream.close()
-
-
-SOURCE = """
-    import asyncio, sys
-    from contextlib import asynccontextmanager
-    from armature.app import App
-
-    @asynccontextmanager
-    async def lifespan(app):
-        print("started", flush=True)
-        yield
-        print("stopped", flush=True)
-
-    app = App(lifespan=lifespan)
-
-    @app.get("/")
-    async def index():
-        return "Hello, World!"
-
-    @app.get("/wait/{seconds}")
-    async def wait(seconds: float):
-        await asyncio.sleep(seconds)
-        return "waited"
-
-    @app.get("/exit")
-    async def leave():
-        raise SystemExit(7)
-
-    @app.get("/exit-later")
-    async def leave_later():
-        await asyncio.sleep(0)
-        raise SystemExit(8)
-
-    if __name__ == "__main__":
-        app.run("127.0.0.1", 0, loop=sys.argv[1], shutdown_timeout=10)
-        print("returned", flush=True)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_gracefully(tmp_path: Path, loop_name: str, number: int) -> None:
-    with Process(tmp_path, SOURCE, loop_name) as process:
-        address = process.address()
-        with Peer(address) as peer, Peer(address) as idle:
-            assert idle.get("/").status == 200
-            peer.request("GET", "/wait/0.3")
-            time.sleep(0.05)
-            process.signal(number)
-            assert idle.ended()
-            answer = peer.answer()
-            assert answer.text == "waited"
-            assert answer.headers["connection"] == "close"
-        output = process.process.communicate(timeout=PATIENCE)[0]
-        assert process.process.returncode == 0
-        assert output == "started\nstopped\nreturned\n"
-
-
-def test_a_second_signal_forces(tmp_path: Path, loop_name: str) -> None:
-    with Process(tmp_path, SOURCE, loop_name) as process:
-        with Peer(process.address()) as peer:
-            peer.request("GET", "/wait/3600")
-            time.sleep(0.05)
-            process.signal(signal.SIGTERM)
-            time.sleep(0.1)
-            assert process.process.poll() is None
-            process.signal(signal.SIGTERM)
-            output = process.process.communicate(timeout=5)[0]
-        assert process.process.returncode == 0
-        assert output == "started\nstopped\nreturned\n"
-
-
-@pytest.mark.parametrize(("path", "code"), [("/exit", 7), ("/exit-later", 8)])
-def test_a_handler_may_end_the_process(tmp_path: Path, loop_name: str, path: str, code: int) -> None:
-    with Process(tmp_path, SOURCE, loop_name) as process:
-        with Peer(process.address()) as peer:
-            with contextlib.suppress(ConnectionResetError):
-                peer.request("GET", path).rest()
-        output = process.process.communicate(timeout=PATIENCE)[0]
-        assert process.process.returncode == code
-        assert output == "started\nstopped\n"
-
-
-def test_a_start_up_that_fails_ends_the_process(tmp_path: Path, loop_name: str) -> None:
-    source = """
-        import sys
-        from armature.app import App
-
-        async def connect():
-            raise ValueError("no database")
-
-        app = App(on_startup=[connect])
-        app.run("127.0.0.1", 0, loop=sys.argv[1])
-    """
-    with Process(tmp_path, source, loop_name) as process:
-        code, errors = process.end()
-    assert code == 3
-    assert "the app's start-up failed" in errors
-    assert "ValueError: no database" in errors
-
-
-def test_an_address_in_use_ends_the_process(tmp_path: Path, loop_name: str) -> None:
-    source = """
-        import sys
-        from armature.app import App
-
-        App().run("127.0.0.1", int(sys.argv[2]), loop=sys.argv[1])
-    """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        port = sock.getsockname()[1]
-        with Process(tmp_path, source, loop_name, str(port)) as process:
-            code, errors = process.end()
-    assert code == 1
-    assert f"127.0.0.1:{port} is in use: another program listens there; stop it, or choose another port" in errors
-    assert "Traceback" not in errors
-
-
-def test_an_import_string(tmp_path: Path, loop_name: str) -> None:
-    (tmp_path / "shop.py").write_text(
-        "from armature.app import App\napp = App()\n@app.get('/')\nasync def index():\n    return 'shop'\n"
-    )
-    source = """
-        import sys
-        from armature.server import run
-
-        run("shop:app", port=0, loop=sys.argv[1], access_log=True, log_level="warning")
-    """
-    source = source.replace('log_level="warning"', 'log_level="info"')
-    with Process(tmp_path, source, loop_name, cwd=tmp_path) as process:
-        with Peer(process.address()) as peer:
-            assert peer.get("/").text == "shop"
-        process.signal(signal.SIGTERM)
-        code, errors = process.end()
-    assert code == 0
-    assert '"GET / HTTP/1.1" 200 4' in errors
 
 
 def test_logging_leaves_a_configured_program_alone() -> None:

@@ -97,7 +97,12 @@ def _tree(service: Any, room: Any) -> RouteTree:
     second = Edge(MATCH_STR, b"", b"", None, 1, Node({}, (), None, tail))
     first = Edge(MATCH_STR, b"", b"", None, 1, Node({}, (second,), None, None))
     one = Edge(
-        MATCH_STR, b"", b"", None, 1, Node({}, (), None, Leaf("/number/{n}", {"GET": Slot(number, ("n",)), "HEAD": Slot(number, ("n",))}))
+        MATCH_STR,
+        b"",
+        b"",
+        None,
+        1,
+        Node({}, (), None, Leaf("/number/{n}", {"GET": Slot(number, ("n",)), "HEAD": Slot(number, ("n",))})),
     )
     # Every method finds something under /any, so that its name is seen.
     everything = Leaf("/any", {"*": Slot(endpoint(service.echo), ())})
@@ -121,14 +126,20 @@ class Service:
         self.before: Callable[[], None] | None = None
         refuse = self.endpoint(lambda: self.response(b"no such method", 405), CALL_BARE)
         self.router = room.router.RadixRouter(
-            _tree(self, room), self.endpoint(lambda: self.response(b"not found", 404), CALL_BARE), lambda methods: refuse
+            _tree(self, room),
+            self.endpoint(lambda: self.response(b"not found", 404), CALL_BARE),
+            lambda methods: refuse,
         )
 
     def response(self, *arguments: Any, **options: Any) -> Any:
         return self.room.message.Response(*arguments, **options)
 
     def endpoint(self, call: Any, mode: int = CALL_REQUEST, **options: Any) -> Any:
-        plain: dict[str, Any] = {"encode": self.encode, "on_error": self.on_error, "dumps": lambda value: json.dumps(value).encode()}
+        plain: dict[str, Any] = {
+            "encode": self.encode,
+            "on_error": self.on_error,
+            "dumps": lambda value: json.dumps(value).encode(),
+        }
         return self.room.dispatch.Endpoint(call, mode, **(plain | options))
 
     def encode(self, value: Any) -> Any:
@@ -172,7 +183,10 @@ class Service:
             b"/unchanged": (("GET",), make(lambda: self.response(b"x", 304, {"etag": '"1"'}), CALL_BARE)),
             b"/fields": (("GET",), make(self.fields)),
             b"/large": (("GET",), make(lambda: b"x" * 100_000, CALL_BARE)),
-            b"/close": (("GET", "POST"), make(lambda: self.response(b"bye", headers={"connection": "close"}), CALL_BARE)),
+            b"/close": (
+                ("GET", "POST"),
+                make(lambda: self.response(b"bye", headers={"connection": "close"}), CALL_BARE),
+            ),
             b"/suspend": (("GET", "POST"), make(self.suspend)),
             b"/suspend-bare": (("GET", "POST"), make(self.suspend_bare, CALL_BARE)),
             b"/read": (("GET", "POST", "PUT"), make(self.read)),
@@ -360,7 +374,9 @@ def connection_class(room: Any) -> type[Any]:
 class Harness:
     """One connection of one room, driven step by step. The loop runs only inside these methods."""
 
-    def __init__(self, room: Any, *, loop: asyncio.AbstractEventLoop | None = None, high_water: int = 64 * 1024) -> None:
+    def __init__(
+        self, room: Any, *, loop: asyncio.AbstractEventLoop | None = None, high_water: int = 64 * 1024
+    ) -> None:
         self.loop = asyncio.new_event_loop() if loop is None else loop
         self.own_loop = loop is None
         self.complaints: list[Any] = []
@@ -384,7 +400,7 @@ class Harness:
         def guarded() -> None:
             try:
                 call()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 self.errors.append(error)
 
         self.loop.call_soon(guarded)
@@ -472,7 +488,9 @@ class Harness:
             "must_linger": connection.must_linger,
             "disconnected": connection.is_disconnected(),
             "closing": bool(connection.closing),
-            "request": None if not connection.busy or connection.request is None else self.service.tell(connection.request),
+            "request": None
+            if not connection.busy or connection.request is None
+            else self.service.tell(connection.request),
             "log": list(self.service.log),
             "gates": len([gate for gate in self.service.gates if not gate.done()]),
             "errors": [repr(error) for error in self.errors],

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "get", "G", "M-SEARCH"]
+METHODS = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "CONNECT",
+    "OPTIONS",
+    "TRACE",
+    "PATCH",
+    "QUERY",
+    "get",
+    "G",
+    "M-SEARCH",
+]
 TARGETS = [
     "/",
     "/a/b?c=d&e",
@@ -28,7 +42,18 @@ TARGETS = [
     "/\x7f",
     "/\t",
 ]
-VERSIONS = ["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "HTTP/0.9", "http/1.1", "HTTP/1.1 ", "HTTP/11", "HTTP/1.", ""]
+VERSIONS = [
+    "HTTP/1.1",
+    "HTTP/1.0",
+    "HTTP/1.2",
+    "HTTP/2.0",
+    "HTTP/0.9",
+    "http/1.1",
+    "HTTP/1.1 ",
+    "HTTP/11",
+    "HTTP/1.",
+    "",
+]
 ENDS = ["\r\n", "\n", "\r", "\r\r\n", "\n\r", "\r\n "]
 NAMES = [
     "Host",
@@ -105,7 +130,14 @@ VALUES = [
 separator = st.sampled_from([" "] * 20 + ["  ", "\t", ""])
 end = st.sampled_from(["\r\n"] * 40 + ENDS)
 usual_field = st.sampled_from(
-    ["Host: h\r\n", "Accept: */*\r\n", "Content-Length: 5\r\n", "Connection: close\r\n", "X-A: b\r\n", "Cookie: a=b; c=d\r\n"]
+    [
+        "Host: h\r\n",
+        "Accept: */*\r\n",
+        "Content-Length: 5\r\n",
+        "Connection: close\r\n",
+        "X-A: b\r\n",
+        "Cookie: a=b; c=d\r\n",
+    ]
 )
 odd_field = st.builds(
     "{}:{}{}{}".format,
@@ -127,7 +159,8 @@ request_line = st.builds(
     "{}{}{}{}{}{}".format,
     st.sampled_from(["GET"] * 8 + METHODS),
     separator,
-    st.sampled_from(["/"] * 8 + TARGETS) | st.text(st.characters(max_codepoint=255), max_size=12).map(lambda text: "/" + text),
+    st.sampled_from(["/"] * 8 + TARGETS)
+    | st.text(st.characters(max_codepoint=255), max_size=12).map(lambda text: "/" + text),
     separator,
     st.sampled_from(["HTTP/1.1"] * 16 + ["HTTP/1.0"] * 4 + VERSIONS),
     end,
@@ -146,12 +179,30 @@ head = st.builds(
 # Chunked bodies.
 extension = st.sampled_from(
     [""] * 30
-    + [";a", ";a=b", ';a="b;c"', ';a="\\""', ' ;a', ";", ";=b", ";a=", ';a="b', ";a=b c", "\t", " ", ";a\x00", ";a=\xe9", ';a="\xe9"']
+    + [
+        ";a",
+        ";a=b",
+        ';a="b;c"',
+        ';a="\\""',
+        " ;a",
+        ";",
+        ";=b",
+        ";a=",
+        ';a="b',
+        ";a=b c",
+        "\t",
+        " ",
+        ";a\x00",
+        ";a=\xe9",
+        ';a="\xe9"',
+    ]
 )
 size = st.one_of(
     st.integers(0, 40).map("{:x}".format),
     st.integers(0, 40).map("{:X}".format),
-    st.sampled_from(["", "0", "00", "0x5", "+5", "-5", " 5", "5 ", "g", "5g", "f" * 15, "f" * 16, "0" * 20 + "5", "\u0665", "\xb2"]),
+    st.sampled_from(
+        ["", "0", "00", "0x5", "+5", "-5", " 5", "5 ", "g", "5g", "f" * 15, "f" * 16, "0" * 20 + "5", "\u0665", "\xb2"]
+    ),
 )
 
 
@@ -188,7 +239,9 @@ def mutated(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> bytes:
             case 2:
                 data[at:at] = data[at : at + draw(st.integers(1, 8))]
             case _:
-                data[at:at] = draw(st.sampled_from([b"\r", b"\n", b"\r\n", b"\x00", b" ", b"\t", b":", b",", b";", b"0", b"\xff"]))
+                data[at:at] = draw(
+                    st.sampled_from([b"\r", b"\n", b"\r\n", b"\x00", b" ", b"\t", b":", b",", b";", b"0", b"\xff"])
+                )
     return bytes(data)
 
 
@@ -204,7 +257,9 @@ def cuts(draw: st.DrawFn, data: bytes) -> list[int]:
 
 
 #: A right request: (method, target, fields, body, whether the body is chunked).
-_token = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=12)
+_token = st.text(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=12
+)
 _value = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20).map(lambda text: text.strip(" \t"))
 _framing = {"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "proxy-connection"}
 
@@ -215,7 +270,11 @@ def right_request(draw: st.DrawFn) -> bytes:
     method = draw(st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]))
     target = "/" + draw(st.text("abcXYZ019-._~!$&'()*+,;=:@/?%", max_size=20))
     body = draw(st.binary(max_size=60))
-    fields = [(name, value) for name, value in draw(st.lists(st.tuples(_token, _value), max_size=20)) if name.lower() not in _framing]
+    fields = [
+        (name, value)
+        for name, value in draw(st.lists(st.tuples(_token, _value), max_size=20))
+        if name.lower() not in _framing
+    ]
     fields.insert(draw(st.integers(0, len(fields))), ("Host", "example.org"))
     wire = bytearray()
     framing = draw(st.sampled_from(["none", "length", "chunked"]))
@@ -223,7 +282,9 @@ def right_request(draw: st.DrawFn) -> bytes:
         fields.insert(draw(st.integers(0, len(fields))), ("Content-Length", str(len(body))))
         wire += body
     elif framing == "chunked":
-        fields.insert(draw(st.integers(0, len(fields))), ("Transfer-Encoding", draw(st.sampled_from(["chunked", "Chunked"]))))
+        fields.insert(
+            draw(st.integers(0, len(fields))), ("Transfer-Encoding", draw(st.sampled_from(["chunked", "Chunked"])))
+        )
         for piece in draw(st.permutations([body[:7], body[7:20], body[20:]])):
             if piece:
                 wire += b"%x\r\n%b\r\n" % (len(piece), piece)

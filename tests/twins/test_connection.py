@@ -89,7 +89,9 @@ ANSWERS: list[tuple[bytes, int, str | None, bytes]] = [
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize(("request_bytes", "status", "content_type", "body"), ANSWERS, ids=lambda value: "")
-def test_answers(impl: Any, request_bytes: bytes, status: int, content_type: str | None, body: bytes, version: str) -> None:
+def test_answers(
+    impl: Any, request_bytes: bytes, status: int, content_type: str | None, body: bytes, version: str
+) -> None:
     if b"chunked" in request_bytes and version == "1.0":
         pytest.skip("there are no chunks in HTTP/1.0")
     data = request_bytes.replace(b"HTTP/1.1", f"HTTP/{version}".encode())
@@ -125,7 +127,12 @@ def test_what_the_request_says(impl: Any) -> None:
         harness.feed(get("*", method="OPTIONS"))
         told = [json.loads(body) for body in bodies(harness)[:3]]
         assert told[0]["method"] == "PUT"
-        assert (told[0]["path"], told[0]["decoded"], told[0]["query"], told[0]["version"]) == ("/show", "/show", "a=b&c", "1.1")
+        assert (told[0]["path"], told[0]["decoded"], told[0]["query"], told[0]["version"]) == (
+            "/show",
+            "/show",
+            "a=b&c",
+            "1.1",
+        )
         assert told[0]["headers"] == [
             ["host", "h"], ["x-a", "1"], ["x-a", "2"], ["cookie", "a=b"], ["cookie", "c=d"], ["x-e", "\xe9"], ["empty", ""],
             ["content-length", "2"],
@@ -134,11 +141,26 @@ def test_what_the_request_says(impl: Any) -> None:
         assert told[1]["host"] == "other"
         assert told[1]["headers"][0] == ["host", "other"]
         assert told[1]["body"] == ""
-        assert (told[2]["method"], told[2]["params"], told[2]["decoded"]) == ("QUERY", {"path": "a/b//\u00e9"}, "/rest/a/b//\u00e9")
+        assert (told[2]["method"], told[2]["params"], told[2]["decoded"]) == (
+            "QUERY",
+            {"path": "a/b//\u00e9"},
+            "/rest/a/b//\u00e9",
+        )
 
 
 def test_head_is_get_without_a_body(impl: Any) -> None:
-    for path in ("/", "/dict", "/none", "/fields", "/large", "/nowhere", "/fail", "/stream-length", "/stream", "/number/5"):
+    for path in (
+        "/",
+        "/dict",
+        "/none",
+        "/fields",
+        "/large",
+        "/nowhere",
+        "/fail",
+        "/stream-length",
+        "/stream",
+        "/number/5",
+    ):
         with playing(impl) as harness:
             harness.feed(get(path) + get(path, method="HEAD") + get("/"))
             harness.open_gate()
@@ -226,7 +248,9 @@ def test_64_mixed_requests_leave_in_order(impl: Any) -> None:
             case 1:
                 parts.append((get("/read", method="POST", body=b"x" * number), "POST", b"%d " % number + b"x" * number))
             case 2:
-                parts.append((chunked("/read", b"y" * number, b"z"), "POST", b"%d " % (number + 1) + b"y" * number + b"z"))
+                parts.append(
+                    (chunked("/read", b"y" * number, b"z"), "POST", b"%d " % (number + 1) + b"y" * number + b"z")
+                )
             case 3:
                 parts.append((get("/", method="HEAD"), "HEAD", b""))
             case 4:
@@ -339,7 +363,10 @@ def test_the_end_of_an_unread_body_comes_from_within_a_handler(impl: Any) -> Non
         outer.feed(get("/show") + get("/"))
         assert tasks[0] is not None, "the handler's Task was taken away while it ran"
         assert bodies(outer) == [b"outer", b"hello"]
-        assert [body for _, _, body in responses(bytes(inner.transport.wire), ["POST", "GET"])] == [b"ignored", b'{"a": [1, null]}']
+        assert [body for _, _, body in responses(bytes(inner.transport.wire), ["POST", "GET"])] == [
+            b"ignored",
+            b'{"a": [1, null]}',
+        ]
     loop.close()
 
 
@@ -520,7 +547,9 @@ def test_a_refusal_is_answered_once_and_closes(impl: Any, data: bytes, status: i
             assert harness.connection.must_linger
             harness.feed(get("/"))
             assert len(responses(harness.wire, ["GET"] * 9 if not before else methods + ["GET"])) == len(methods)
-            assert [entry for entry in harness.service.log if entry[0] == "refused"] == [("refused", status, body.decode().strip())]
+            assert [entry for entry in harness.service.log if entry[0] == "refused"] == [
+                ("refused", status, body.decode().strip())
+            ]
 
 
 # ----------------------------------------------------------------------------------------------------- errors, streams
@@ -759,7 +788,9 @@ def test_requests_of_suspended_handlers_outlive_the_buffer(impl: Any) -> None:
     """`Service.suspend` itself compares what it sees before and after."""
     with playing(impl) as harness:
         for number in range(5):
-            harness.feed(get(f"/suspend?{number}", f"X-{number}: y", method="POST", body=b"b" * number), into_buffer=True)
+            harness.feed(
+                get(f"/suspend?{number}", f"X-{number}: y", method="POST", body=b"b" * number), into_buffer=True
+            )
             harness.feed(get("/", "X-Poison: " + "p" * 500), into_buffer=True)
             harness.open_gate(number)
         assert statuses(harness) == [200] * 10
@@ -786,7 +817,12 @@ def test_a_subclass_of_request(impl: Any) -> None:
 def test_nothing_is_left_of_many_requests(impl: Any) -> None:
     import gc
 
-    data = get("/") * 20 + get("/show", "X: y") * 20 + get("/read", method="POST", body=b"x") * 5 + chunked("/read", b"a", b"b") * 5
+    data = (
+        get("/") * 20
+        + get("/show", "X: y") * 20
+        + get("/read", method="POST", body=b"x") * 5
+        + chunked("/read", b"a", b"b") * 5
+    )
     data += get("/suspend") + get("/fail") + get("/nowhere") + get("/number/7") + get("/stream-length")
     with playing(impl) as harness:
         counts = []

@@ -11,7 +11,14 @@ from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from armature._spec.states import State
 from twins import messages
@@ -27,7 +34,9 @@ LATER = {"/suspend", "/suspend-bare", "/fail-late", "/fail-slowly", "/stream", "
 
 path = st.sampled_from(PATHS + sorted(LATER) * 2)
 method = st.sampled_from(["GET"] * 6 + ["POST"] * 6 + ["HEAD", "PUT", "OPTIONS", "DELETE"])
-connection_field = st.sampled_from([""] * 12 + ["Connection: close\r\n", "Connection: keep-alive\r\n", "Connection: Upgrade\r\nUpgrade: x\r\n"])
+connection_field = st.sampled_from(
+    [""] * 12 + ["Connection: close\r\n", "Connection: keep-alive\r\n", "Connection: Upgrade\r\nUpgrade: x\r\n"]
+)
 body = st.binary(max_size=30)
 
 
@@ -70,7 +79,9 @@ class Machine(RuleBasedStateMachine):
         for harness in self.harnesses:
             call(harness)
 
-    @rule(requests=st.lists(request_bytes(), min_size=1, max_size=4), into_buffer=st.booleans(), hold=st.integers(0, 40))
+    @rule(
+        requests=st.lists(request_bytes(), min_size=1, max_size=4), into_buffer=st.booleans(), hold=st.integers(0, 40)
+    )
     def send(self, requests: list[bytes], into_buffer: bool, hold: int) -> None:
         """Requests arrive together; the last bytes of them may be held back for `send_rest`."""
         self.sent += requests
@@ -96,7 +107,10 @@ class Machine(RuleBasedStateMachine):
         data, self.left = self.left + b"z" * size, b""
         self.each(lambda harness: harness.feed(data))
 
-    @rule(index=st.integers(0, 3), value=st.sampled_from(["value", 5, None, ValueError("late"), KeyError("late"), asyncio.CancelledError()]))
+    @rule(
+        index=st.integers(0, 3),
+        value=st.sampled_from(["value", 5, None, ValueError("late"), KeyError("late"), asyncio.CancelledError()]),
+    )
     @precondition(lambda self: any(not gate.done() for gate in self.harnesses[0].service.gates))
     def open_gate(self, index: int, value: Any) -> None:
         self.each(lambda harness: harness.open_gate(value, index))
@@ -163,7 +177,11 @@ class Machine(RuleBasedStateMachine):
     def _read_again(self, wire: bytes) -> None:
         """A wire that ends in a whole answer can be read by somebody else."""
         log = self.harnesses[0].service.log
-        if "abort" in log or self.harnesses[0].connection.state == State.CLOSED or any(s.startswith(b"HEAD") for s in self.sent):
+        if (
+            "abort" in log
+            or self.harnesses[0].connection.state == State.CLOSED
+            or any(s.startswith(b"HEAD") for s in self.sent)
+        ):
             return
         if b"transfer-encoding" in wire or not wire:
             return
@@ -177,7 +195,10 @@ def machine(rooms: tuple[Any, ...]) -> type[Machine]:
 
 
 STEPS = settings(
-    max_examples=int(__import__("os").environ.get("MX","60")), stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=60,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 

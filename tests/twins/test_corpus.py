@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from corpus import CASES, ROOT, Case
 
 from armature.exceptions import ProtocolError
+from corpus import CASES, ROOT, Case
 from twins.harness import Harness, responses
 from twins.test_parser import Oracle, parse_chunked, parse_head
 

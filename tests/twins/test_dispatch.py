@@ -65,16 +65,14 @@ class Stage:
             try:
                 for owner, call in zip(owners, calls, strict=True):
                     done.append(self.dispatcher.run(owner, call, ()))
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 errors.append(error)
             finally:
                 self.dispatcher.leave()
             assert asyncio.current_task() is None
 
         self.loop.call_soon(received)
-        outcomes = []
-        for owner in owners:
-            outcomes.append(await asyncio.wait_for(asyncio.shield(owner.finished), 5))
+        outcomes = [await asyncio.wait_for(asyncio.shield(owner.finished), 5) for owner in owners]
         assert not errors, errors
         self.done = done
         return outcomes
@@ -94,7 +92,9 @@ class Raised(Exception):
 
 
 @pytest.fixture(params=LOOPS)
-def on_loop(request: pytest.FixtureRequest, impl: Any) -> Callable[[Callable[[Stage], Coroutine[Any, Any, None]]], None]:
+def on_loop(
+    request: pytest.FixtureRequest, impl: Any
+) -> Callable[[Callable[[Stage], Coroutine[Any, Any, None]]], None]:
     """Run a scene on a loop of each kind; it must end clean: no complaint of the loop, no unraisable error."""
 
     def play(scene: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
@@ -385,7 +385,9 @@ def test_many_handlers_wait_for_one_future(on_loop: Any, size: int) -> None:
 
 def test_gather_and_shield(on_loop: Any) -> None:
     async def handler() -> Any:
-        return await asyncio.gather(asyncio.sleep(0, 1), asyncio.shield(asyncio.sleep(0.001, 2)), asyncio.to_thread(int))
+        return await asyncio.gather(
+            asyncio.sleep(0, 1), asyncio.shield(asyncio.sleep(0.001, 2)), asyncio.to_thread(int)
+        )
 
     async def scene(stage: Stage) -> None:
         assert await stage.call(handler) == [1, 2, 0]
@@ -429,7 +431,11 @@ def test_anyio(on_loop: Any) -> None:
         assert await stage.call(handler) == "done"
         assert await stage.call(without_suspending) == "done"
         assert await stage.call(cancelled_scope) == "left"
-        assert [outcome for _, outcome in await stage.batch(cancelled_scope, without_suspending, handler)] == ["left", "done", "done"]
+        assert [outcome for _, outcome in await stage.batch(cancelled_scope, without_suspending, handler)] == [
+            "left",
+            "done",
+            "done",
+        ]
 
     on_loop(scene)
 
@@ -796,7 +802,7 @@ def test_errors_that_are_no_exceptions_leave_through_run(impl: Any, error: type[
             def received(call: Any = call, owner: Owner = owner, caught: list[BaseException] = caught) -> None:
                 try:
                     stage.dispatcher.run(owner, call, ())
-                except BaseException as raised:  # noqa: BLE001
+                except BaseException as raised:
                     caught.append(raised)
                 finally:
                     stage.dispatcher.leave()
@@ -946,7 +952,12 @@ def test_close_from_within_a_handler(on_loop: Any) -> None:
 @pytest.mark.parametrize("parked", [False, True])
 @pytest.mark.parametrize("run", [True, False])
 def test_a_loop_that_ends_with_a_spare_is_quiet(
-    impl: Any, loop_name: str, parked: bool, run: bool, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    impl: Any,
+    loop_name: str,
+    parked: bool,
+    run: bool,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No "Task was destroyed but it is pending", no "coroutine was never awaited", whether or not tasks are cancelled."""
 
@@ -1064,7 +1075,13 @@ def test_nothing_is_left_of_many_requests(impl: Any, kind: str) -> None:
         raise ValueError(token)
 
     token = object()
-    call = {"inline": lambda: token, "coroutine": coroutine, "suspending": suspending, "failing": failing, "failing_late": failing_late}[kind]
+    call = {
+        "inline": lambda: token,
+        "coroutine": coroutine,
+        "suspending": suspending,
+        "failing": failing,
+        "failing_late": failing_late,
+    }[kind]
     references: list[int] = []
 
     async def main() -> None:
@@ -1117,7 +1134,14 @@ def test_an_endpoint_keeps_what_it_was_given(impl: Any) -> None:
     assert made.call is print
     assert {name: getattr(made, name) for name in options} == options
     plain = endpoint(impl, print)
-    assert (plain.mode, plain.kinds, plain.plan, plain.native, plain.status, plain.route) == (1, b"", None, True, 200, None)
+    assert (plain.mode, plain.kinds, plain.plan, plain.native, plain.status, plain.route) == (
+        1,
+        b"",
+        None,
+        True,
+        200,
+        None,
+    )
     plain.status = 404
     assert plain.status == 404
     with pytest.raises(AttributeError):

@@ -11,7 +11,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 #: Everything with which a value could end its line, or a name its name (CWE-113).
-INJECTIONS = ["a\r\nb: c", "a\rb", "a\nb", "\r\n", "a\x00b", "\x00", "a\x0bb", "a\x0cb", "a\x1b[0m", "\x7f", "\x01", "a\r\n b"]
+INJECTIONS = [
+    "a\r\nb: c",
+    "a\rb",
+    "a\nb",
+    "\r\n",
+    "a\x00b",
+    "\x00",
+    "a\x0bb",
+    "a\x0cb",
+    "a\x1b[0m",
+    "\x7f",
+    "\x01",
+    "a\r\n b",
+]
 INNOCENT = ["", " ", "\t", "a b\tc", "\xe9", "\u20ac", "\U0001f600", "\x80", "\x85", "\u2028", "\u0130", "a" * 5000]
 
 
@@ -26,7 +39,7 @@ class Octets(bytes):
 def outcome(call: Any, *arguments: Any, **options: Any) -> Any:
     try:
         value = call(*arguments, **options)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         # How many values there were to unpack is told by the interpreter and by Cython in words of their own.
         return type(error), "" if "unpack" in str(error) else str(error)
     return value
@@ -38,7 +51,9 @@ def outcome(call: Any, *arguments: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("value", INJECTIONS)
 def test_a_value_cannot_end_its_line(impl: Any, value: str) -> None:
     for form in (value, value.encode("latin-1"), Text(value)):
-        with pytest.raises(ValueError, match="^invalid value for header X-Name: it holds a control character such as CR, LF or NUL$"):
+        with pytest.raises(
+            ValueError, match="^invalid value for header X-Name: it holds a control character such as CR, LF or NUL$"
+        ):
             impl.message.check_field("X-Name", form)
         with pytest.raises(ValueError):
             impl.message.Response(b"", 200, [("X-Name", form)])
@@ -50,7 +65,9 @@ def test_a_value_cannot_end_its_line(impl: Any, value: str) -> None:
         impl.message.Response.text("", 200, {"x": value})
 
 
-@pytest.mark.parametrize("name", ["", " ", "a b", "a:", ":", "a\r\n", "a\x00", "\xe9", "a\u0131", "\udc80", "a(b)", '"a"', "a\t", "\u212a"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a:", ":", "a\r\n", "a\x00", "\xe9", "a\u0131", "\udc80", "a(b)", '"a"', "a\t", "\u212a"]
+)
 def test_a_name_is_a_token(impl: Any, name: str) -> None:
     with pytest.raises(ValueError) as caught:
         impl.message.check_field(name, "value")
@@ -75,12 +92,25 @@ def test_lone_surrogates(impl: Any) -> None:
 @pytest.mark.parametrize("wrong", [None, 5, True, bytearray(b"x"), memoryview(b"x"), ["x"], object])
 def test_other_types_are_refused(impl: Any, wrong: Any) -> None:
     kind = type(wrong).__name__
-    assert outcome(impl.message.check_field, wrong, "x") == (TypeError, f"a header name must be str or bytes, not {kind}")
-    assert outcome(impl.message.check_field, "X", wrong) == (TypeError, f"the value of header X must be str or bytes, not {kind}")
+    assert outcome(impl.message.check_field, wrong, "x") == (
+        TypeError,
+        f"a header name must be str or bytes, not {kind}",
+    )
+    assert outcome(impl.message.check_field, "X", wrong) == (
+        TypeError,
+        f"the value of header X must be str or bytes, not {kind}",
+    )
 
 
 any_text = st.text(st.characters(), max_size=12) | st.text(st.characters(max_codepoint=255), max_size=12)
-anything = any_text | st.binary(max_size=12) | any_text.map(Text) | st.binary(max_size=12).map(Octets) | st.none() | st.integers()
+anything = (
+    any_text
+    | st.binary(max_size=12)
+    | any_text.map(Text)
+    | st.binary(max_size=12).map(Octets)
+    | st.none()
+    | st.integers()
+)
 
 
 @given(anything, anything)
@@ -99,7 +129,14 @@ def test_check_field_is_equal(both: Any, name: Any, value: Any) -> None:
 def show(response: Any) -> Any:
     if not hasattr(response, "fields"):
         return response
-    return response.status, response.body, type(response.body), response.stream, response._content_type, response.fields()
+    return (
+        response.status,
+        response.body,
+        type(response.body),
+        response.stream,
+        response._content_type,
+        response.fields(),
+    )
 
 
 bodies = st.one_of(
@@ -117,11 +154,22 @@ statuses = st.one_of(
 )
 header_sets = st.one_of(
     st.none(),
-    st.dictionaries(st.sampled_from(["X-A", "x-a", "Content-Type", "content-type", "Set-Cookie"]), st.sampled_from(["1", "text/x"]), max_size=3),
-    st.lists(st.tuples(st.sampled_from(["X-A", "Content-Type", b"B", "bad name", ""]), st.sampled_from(["1", b"2", "\r", None])), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["X-A", "x-a", "Content-Type", "content-type", "Set-Cookie"]),
+        st.sampled_from(["1", "text/x"]),
+        max_size=3,
+    ),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["X-A", "Content-Type", b"B", "bad name", ""]), st.sampled_from(["1", b"2", "\r", None])
+        ),
+        max_size=3,
+    ),
     st.sampled_from([5, "text", [("a",)], [("a", "b", "c")], [5], {"a": None}]),
 )
-content_types = st.sampled_from([None, "text/html", "", "text/html\r\n", b"text/html", 5, "\u20ac", Text("text/html"), [], {}])
+content_types = st.sampled_from(
+    [None, "text/html", "", "text/html\r\n", b"text/html", 5, "\u20ac", Text("text/html"), [], {}]
+)
 
 
 @given(bodies, statuses, header_sets, content_types)
@@ -137,7 +185,9 @@ def test_assignment_is_checked_alike(both: Any, body: Any, status: Any) -> None:
     results = []
     for room in both:
         response = room.message.Response(b"before", 201)
-        results.append((outcome(setattr, response, "body", body), outcome(setattr, response, "status", status), show(response)))
+        results.append(
+            (outcome(setattr, response, "body", body), outcome(setattr, response, "status", status), show(response))
+        )
     assert results[0] == results[1]
 
 
@@ -238,7 +288,21 @@ def test_attributes_of_a_request(impl: Any) -> None:
     assert outcome(request.param, 5) == (KeyError, "5")
 
 
-@pytest.mark.parametrize("name", ["method", "raw_path", "query_string", "http_version", "body_bytes", "receiver", "endpoint", "connection", "_state", "_view"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "method",
+        "raw_path",
+        "query_string",
+        "http_version",
+        "body_bytes",
+        "receiver",
+        "endpoint",
+        "connection",
+        "_state",
+        "_view",
+    ],
+)
 def test_attributes_that_may_be_assigned(impl: Any, name: str) -> None:
     request = impl.message.Request(None, "GET", b"/")
     for value in (None, "other", b"other", 5):
@@ -253,7 +317,10 @@ def test_attributes_that_may_not_be_assigned(impl: Any, name: str) -> None:
         setattr(request, name, 1)
 
 
-@pytest.mark.parametrize("name", [b"host", "host", bytearray(b"host"), memoryview(b"host"), Octets(b"host"), None, 5, b"", b"HOST", b"h\xd6st"])
+@pytest.mark.parametrize(
+    "name",
+    [b"host", "host", bytearray(b"host"), memoryview(b"host"), Octets(b"host"), None, 5, b"", b"HOST", b"h\xd6st"],
+)
 def test_what_is_asked_for_as_a_header(both: Any, name: Any) -> None:
     results = [room.message.Request(None, "GET", b"/", b"", [(b"host", b"h")]).header(name) for room in both]
     assert results[0] == results[1]
@@ -278,7 +345,14 @@ def test_parameters_that_do_not_fit_their_names(both: Any) -> None:
 
 def test_arguments_by_name(impl: Any) -> None:
     request = impl.message.Request(
-        connection=1, method="M", raw_path=b"p", query_string=b"q", raw_headers=None, http_version="2", body=None, receiver=2
+        connection=1,
+        method="M",
+        raw_path=b"p",
+        query_string=b"q",
+        raw_headers=None,
+        http_version="2",
+        body=None,
+        receiver=2,
     )
     assert (request.connection, request.method, request.raw_headers, request.body_bytes) == (1, "M", [], None)
     with pytest.raises(TypeError):

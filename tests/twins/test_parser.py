@@ -75,7 +75,11 @@ def test_a_head_means_the_same_however_it_is_cut(impl: Any, given_data: tuple[by
     assert parse_head(impl.parser.HeadParser(**limits), data, cuts) == whole
     # From the middle of a buffer, and with a parser that was used before.
     parser = impl.parser.HeadParser(**limits)
-    parse_head(parser, b"\r\nPOST http://h/p?q HTTP/1.0\r\nHost: y\r\nUpgrade: a\r\nConnection: close\r\n" + b"A: b\r\n" * 20, [])
+    parse_head(
+        parser,
+        b"\r\nPOST http://h/p?q HTTP/1.0\r\nHost: y\r\nUpgrade: a\r\nConnection: close\r\n" + b"A: b\r\n" * 20,
+        [],
+    )
     parser.reset()
     assert parse_head(parser, b"G" * 7 + data, [7 + cut for cut in cuts], 7) == whole
 
@@ -259,7 +263,9 @@ def test_what_both_accept_both_read_alike(impl: Any, data: bytes) -> None:
 # ---------------------------------------------------------------------------------------------- arguments and types
 
 
-@pytest.mark.parametrize("wrong", [None, "GET", bytearray(b"GET"), memoryview(b"GET"), 5, [b"GET"], type("B", (bytes,), {})(b"G")])
+@pytest.mark.parametrize(
+    "wrong", [None, "GET", bytearray(b"GET"), memoryview(b"GET"), 5, [b"GET"], type("B", (bytes,), {})(b"G")]
+)
 @pytest.mark.parametrize("name", ["HeadParser", "ChunkedParser"])
 def test_only_bytes_are_parsed(impl: Any, name: str, wrong: Any) -> None:
     parser = getattr(impl.parser, name)()
@@ -281,7 +287,10 @@ def test_keyword_names_and_end_of_data(impl: Any, name: str) -> None:
 
 def test_known_names_are_one_object(impl: Any) -> None:
     """HOT-09: a known field name is the same object for every request."""
-    heads = [b"GET / HTTP/1.1\r\nHost: h\r\nContent-Type: a\r\nX-Unknown: b\r\n\r\n", b"GET / HTTP/1.1\r\nHOST: h\r\ncontent-type: a\r\n\r\n"]
+    heads = [
+        b"GET / HTTP/1.1\r\nHost: h\r\nContent-Type: a\r\nX-Unknown: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHOST: h\r\ncontent-type: a\r\n\r\n",
+    ]
     found = []
     for data in heads:
         parser = impl.parser.HeadParser()
@@ -343,13 +352,22 @@ def test_every_byte_in_every_place(both: Any) -> None:
         b"GET http://h%b/ HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET htt%b://h/ HTTP/1.1\r\nHost: h\r\n\r\n",
     ]
-    bodies = [b"%b\r\n", b"1%b\r\nx\r\n0\r\n\r\n", b"1;%b\r\nx\r\n", b"1;a=%b\r\nx\r\n", b'1;a="%b"\r\nx\r\n', b'1;a="\\%b"\r\nx\r\n']
+    bodies = [
+        b"%b\r\n",
+        b"1%b\r\nx\r\n0\r\n\r\n",
+        b"1;%b\r\nx\r\n",
+        b"1;a=%b\r\nx\r\n",
+        b'1;a="%b"\r\nx\r\n',
+        b'1;a="\\%b"\r\nx\r\n',
+    ]
     bodies += [b"1\r\nx%b\r\n", b"0\r\n%b: x\r\n\r\n", b"0\r\na: x%by\r\n\r\n", b"0\r\n%b\r\n"]
     for byte in range(256):
         one = bytes([byte])
         for template in templates:
             data = template.replace(b"%b", one)
-            assert parse_head(both.py.parser.HeadParser(), data, []) == parse_head(both.c.parser.HeadParser(), data, []), data
+            assert parse_head(both.py.parser.HeadParser(), data, []) == parse_head(
+                both.c.parser.HeadParser(), data, []
+            ), data
         for template in bodies:
             data = template.replace(b"%b", one)
             outcome = parse_chunked(both.py.parser.ChunkedParser(), data, [])
@@ -371,7 +389,11 @@ def test_limits_hold_to_the_byte(impl: Any, limit: str, template: bytes, status:
         for bound in range(measured - 2, measured + 3):
             for cuts in ([], list(range(1, len(data)))):
                 outcome = parse_head(impl.parser.HeadParser(**{limit: bound}), data, cuts)
-                assert outcome[:2] == (("head", len(data)) if measured <= bound else ("refused", status)), (extra, bound, cuts)
+                assert outcome[:2] == (("head", len(data)) if measured <= bound else ("refused", status)), (
+                    extra,
+                    bound,
+                    cuts,
+                )
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 16, 17, 128])

@@ -16,7 +16,7 @@ STEMS = sorted(path.stem for path in (PACKAGE / "_pure").glob("*.py") if path.st
 
 
 def test_same_stems() -> None:
-    assert STEMS == sorted(path.stem for path in (PACKAGE / "_speedups").glob("*.pyx"))
+    assert sorted(path.stem for path in (PACKAGE / "_speedups").glob("*.pyx")) == STEMS
 
 
 def public_members(cls: type) -> dict[str, Any]:
@@ -117,8 +117,14 @@ def test_constructors_take_the_same_arguments(both: Any) -> None:
         for made in (cls, other):
             made(**arguments)
             made(**{name: value for name, value in arguments.items() if name in required})
-            positional = [arguments[parameter.name] for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
-            keywords = {parameter.name: arguments[parameter.name] for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            positional = [
+                arguments[parameter.name] for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY
+            ]
+            keywords = {
+                parameter.name: arguments[parameter.name]
+                for parameter in parameters
+                if parameter.kind is parameter.KEYWORD_ONLY
+            }
             made(*positional, **keywords)
             with pytest.raises(TypeError):
                 made(*positional, None, **keywords)
@@ -193,7 +199,7 @@ def outcome(call: Any) -> Any:
     """The type and text of the error, or the value; module paths of the rooms left out."""
     try:
         value = call()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return type(error).__name__, str(error).replace("armature._speedups", "armature._pure")
     return "value", value
 
@@ -217,10 +223,13 @@ def test_copying_and_pickling(both: Any) -> None:
 def test_representation_and_equality(both: Any) -> None:
     for one, other in zip(instances(both.py).items(), instances(both.c).items(), strict=True):
         name = one[0]
-        shown = [repr(instance).replace("armature._speedups", "armature._pure").split(" object at ")[0] for _, instance in (one, other)]
+        shown = [
+            repr(instance).replace("armature._speedups", "armature._pure").split(" object at ")[0]
+            for _, instance in (one, other)
+        ]
         assert shown[0] == shown[1], name
         for _, instance in (one, other):
-            assert instance == instance  # noqa: PLR0124
+            assert instance == instance
             assert instance != object()
             assert hash(instance) == hash(instance)
 

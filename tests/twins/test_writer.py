@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from armature._spec.status import REASONS
 
-token = st.text("abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=12).map(lambda text: text.encode())
+token = st.text("abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=12).map(
+    lambda text: text.encode()
+)
 value = st.binary(max_size=30).map(lambda data: bytes(byte for byte in data if byte >= 0x20 and byte != 0x7F).strip())
 known = st.sampled_from(
     [
@@ -49,7 +51,9 @@ def settle() -> None:
     st.sampled_from([(b"armature", True), (None, True), (b"x", False), (None, False)]),
 )
 @settings(max_examples=400, deadline=None)
-def test_heads_are_equal(both: Any, status: int, given_fields: Any, content_type: Any, length: int, connection: int, options: Any) -> None:
+def test_heads_are_equal(
+    both: Any, status: int, given_fields: Any, content_type: Any, length: int, connection: int, options: Any
+) -> None:
     settle()
     heads = [room.writer.Writer(*options).head(status, given_fields, content_type, length, connection) for room in both]
     assert heads[0] == heads[1]
@@ -57,7 +61,9 @@ def test_heads_are_equal(both: Any, status: int, given_fields: Any, content_type
 
 @given(st.integers(200, 599), fields, st.none() | st.just(b"text/plain"), st.integers(0, 50), st.integers(0, 2))
 @settings(max_examples=150, deadline=None)
-def test_a_head_is_read_again_by_http_client(impl: Any, status: int, given_fields: Any, content_type: Any, length: int, connection: int) -> None:
+def test_a_head_is_read_again_by_http_client(
+    impl: Any, status: int, given_fields: Any, content_type: Any, length: int, connection: int
+) -> None:
     head = impl.writer.Writer().head(status, given_fields, content_type, length, connection)
 
     class Sock:
@@ -121,7 +127,18 @@ def test_a_connection_out_of_range(impl: Any, connection: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "pair", [("a", b"b"), (b"a", "b"), (b"a", None), None, (b"a",), (b"a", b"b", b"c"), [b"a", b"b"], (bytearray(b"a"), b"b"), b"ab"]
+    "pair",
+    [
+        ("a", b"b"),
+        (b"a", "b"),
+        (b"a", None),
+        None,
+        (b"a",),
+        (b"a", b"b", b"c"),
+        [b"a", b"b"],
+        (bytearray(b"a"), b"b"),
+        b"ab",
+    ],
 )
 def test_fields_that_are_no_pairs_of_bytes(impl: Any, pair: Any) -> None:
     writer = impl.writer.Writer()

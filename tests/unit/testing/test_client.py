@@ -20,6 +20,7 @@ import pytest
 from armature import App, HttpRequest, HttpResponse, Router
 from armature.http.url import URL
 from armature.testing import (
+    ClientClosed,
     ClientError,
     ConnectionClosed,
     CookieJar,
@@ -786,6 +787,21 @@ def test_leaving_a_stream_disconnects(client: TestClient, events: list[str]) -> 
     client.run(asyncio.sleep(0))
     assert events == ["start", "closed"]
     assert client.get("/").status_code == 200
+
+
+def test_a_response_that_outlives_its_client_starts_nothing(app: App, events: list[str]) -> None:
+    client = TestClient(app)
+    with client.stream("GET", "/lines") as response:
+        lines = response.iter_lines()
+        next(lines)
+        client.close()
+        with pytest.raises(ClientClosed):
+            next(lines)
+    lines.close()  # type: ignore[attr-defined]
+    with pytest.raises(ClientClosed):
+        response.read()
+    assert events.count("start") == 1
+    assert events[-2:] == ["closed", "stop"]
 
 
 def test_a_stream_can_be_read_whole(client: TestClient) -> None:
