@@ -34,10 +34,10 @@ find_python() {
 # install_system NEEDED...: install, with apt, the packages that bring the commands named and what Python lacks.
 install_system() {
     packages=""
-    python=$(find_python) || { packages="python3 python3-venv python3-dev"; python=""; }
-    if [ -n "$python" ]; then
-        "$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages $(python_package)-venv"
-        "$python" - <<'HEADERS' || packages="$packages $(python_package)-dev"
+    interpreter=$(find_python) || { packages="python3 python3-venv python3-dev"; interpreter=""; }
+    if [ -n "$interpreter" ]; then
+        "$interpreter" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages $(python_package)-venv"
+        "$interpreter" - <<'HEADERS' || packages="$packages $(python_package)-dev"
 import pathlib, sys, sysconfig
 sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())
 HEADERS
@@ -54,8 +54,8 @@ HEADERS
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages
 }
 
-# python_package: the name of Debian's package of $python.
-python_package() { "$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'; }
+# python_package: the name of Debian's package of the interpreter found.
+python_package() { "$interpreter" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'; }
 
 # make_venv FOLDER: a virtual environment there, unless it is there already.
 make_venv() {
