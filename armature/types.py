@@ -23,7 +23,10 @@ ErrorHandler: TypeAlias = "Callable[[Request, BaseException], Response | Corouti
 
 
 class Carrier(Protocol):
-    """What brings a request: a connection of the server, an ASGI scope, a test."""
+    """What brings a request: a connection of the server, an ASGI scope, a test.
+
+    A carrier may also have `unhandled(request, error)`; it is told of every exception that nothing in the app handled.
+    """
 
     @property
     def scheme(self) -> str: ...

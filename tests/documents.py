@@ -86,8 +86,14 @@ def environment(folder: Path) -> dict[str, str]:
         command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m armature "$@"\n')
         command.chmod(0o755)
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        # Pages set the second one themselves, together with ARMATURE_PURE.
+        if "proxy" not in name.lower() and name != "ARMATURE_REQUIRE_SPEEDUPS"
+    }
     return {
-        **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
+        **inherited,
         "PATH": path,
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
         "PYTHONUNBUFFERED": "1",

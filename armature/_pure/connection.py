@@ -17,6 +17,7 @@ from armature._pure.parser import ChunkedParser, HeadParser
 from armature._spec.limits import (
     PIPELINE_HIGH_WATER,
     UNREAD_BODY_LIMIT,
+    WHOLE_BODY_MAXIMUM,
     WHOLE_BODY_MINIMUM,
     WRITE_HIGH_WATER,
 )
@@ -378,7 +379,11 @@ class Connection(Exchange):
             self.write(_CONTINUE)
             if not self._feeding:
                 self.flush()
-        if self._body_left >= WHOLE_BODY_MINIMUM and self._whole is None and self._receiver.reads_whole:
+        if (
+            WHOLE_BODY_MINIMUM <= self._body_left <= WHOLE_BODY_MAXIMUM
+            and self._whole is None
+            and self._receiver.reads_whole
+        ):
             self._receive_whole()
         if self.reading_paused and len(self._carry) <= PIPELINE_HIGH_WATER:
             self.resume_reading()

@@ -17,6 +17,7 @@ __all__ = [
     "STREAM_GATHER",
     "TRAILER_LIMIT",
     "UNREAD_BODY_LIMIT",
+    "WHOLE_BODY_MAXIMUM",
     "WHOLE_BODY_MINIMUM",
     "WRITE_HIGH_WATER",
     "WRITE_LOW_WATER",
@@ -60,6 +61,9 @@ STREAM_GATHER = 16 * 1024
 
 #: A body of which at least so much is to come is received into its own memory, once somebody waits for all of it.
 WHOLE_BODY_MINIMUM = 16 * 1024
+
+#: The largest body that memory is set aside for before its bytes have arrived; a larger one is gathered in pieces.
+WHOLE_BODY_MAXIMUM = 16 * 1024 * 1024
 
 #: The receive buffer shared by the connections of one loop.
 READ_BUFFER_SIZE = 64 * 1024

@@ -22,6 +22,7 @@ from armature._spec import plan as _plan
 from armature._spec.limits import (
     PIPELINE_HIGH_WATER as _PIPELINE_HIGH_WATER,
     UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
+    WHOLE_BODY_MAXIMUM as _WHOLE_BODY_MAXIMUM,
     WHOLE_BODY_MINIMUM as _WHOLE_BODY_MINIMUM,
     WRITE_HIGH_WATER as _WRITE_HIGH_WATER,
 )
@@ -82,6 +83,7 @@ cdef Py_ssize_t _pipeline_high_water = _PIPELINE_HIGH_WATER
 cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
 cdef Py_ssize_t _write_high_water = _WRITE_HIGH_WATER
 cdef Py_ssize_t _whole_body_minimum = _WHOLE_BODY_MINIMUM
+cdef Py_ssize_t _whole_body_maximum = _WHOLE_BODY_MAXIMUM
 cdef tuple _nothing = ()
 
 cdef long long _requests = 0
@@ -532,7 +534,11 @@ cdef class Connection(Exchange):
             self._out.add(b"HTTP/1.1 100 Continue\r\n\r\n", 25)
             if not self._feeding:
                 self.push()
-        if self._body_left >= _whole_body_minimum and self._whole is None and self._receiver.reads_whole:
+        if (
+            _whole_body_minimum <= self._body_left <= _whole_body_maximum
+            and self._whole is None
+            and self._receiver.reads_whole
+        ):
             self.receive_whole()
         if self.reading_paused and self._carry.end - self._carry.start <= _pipeline_high_water:
             self.resume_reading()
