@@ -35,6 +35,7 @@ _extensions = re.compile(
     rb"(?:;[%(t)b]+(?:=(?:[%(t)b]+|\"(?:[%(q)b]|\\[\t\x20-\x7e\x80-\xff])*\"))?)*"
     % {b"t": char_class(TOKEN), b"q": char_class(QUOTED_TEXT)}
 ).fullmatch
+_host_form = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(?::[0-9]*)?").fullmatch
 _authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#]+):[0-9]{1,5}").fullmatch
 
 #: Spellings of known names that clients use, each to the one object that stands for it.
@@ -216,7 +217,7 @@ class HeadParser:
                 if found >= 0:
                     end = found
             host = target[skip:end]
-            if not host or host.translate(None, _not_host) != host:
+            if not host or host.translate(None, _not_host) != host or not _host_form(host):
                 raise ProtocolError(400, "the host of the request target is malformed")
             self._target_host = host
             target = target[end:]
@@ -265,7 +266,7 @@ class HeadParser:
         self._hosts += 1
         if self._hosts > 1:
             raise ProtocolError(400, "the request has more than one Host field")
-        if value.translate(None, _not_host) != value:
+        if value.translate(None, _not_host) != value or not _host_form(value):
             raise ProtocolError(400, "the Host field is malformed")
         self._host_at = len(self.headers) - 1
 

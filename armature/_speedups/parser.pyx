@@ -407,7 +407,7 @@ cdef class HeadParser:
             p = host
             while p < stop and p[0] != c"/" and p[0] != c"?" and p[0] != c"#":
                 p += 1
-            if p == host or find_not_in(host, p, _host_chars) != p:
+            if p == host or not _is_host(host, p):
                 _refuse(400, "the host of the request target is malformed")
             self._target_host = <uint32_t> (host - data)
             self._target_host_size = <uint32_t> (p - host)
@@ -478,7 +478,7 @@ cdef class HeadParser:
             self._hosts += 1
             if self._hosts > 1:
                 _refuse(400, "the request has more than one Host field")
-            if find_not_in(p, data + end, _host_chars) != data + end:
+            if not _is_host(p, data + end):
                 _refuse(400, "the Host field is malformed")
             self._host_at = self.head.count - 1
         elif known == KNOWN_CONTENT_LENGTH:
@@ -573,6 +573,31 @@ cdef class HeadParser:
 
 
 _authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#]+):[0-9]{1,5}").fullmatch
+
+
+cdef bint _is_host(const char* p, const char* end) noexcept:
+    """Whether bytes are a host with an optional port (RFC 9110 section 7.2); it may be empty."""
+    cdef const char* q
+    if find_not_in(p, end, _host_chars) != end:
+        return False
+    if p < end and p[0] == c"[":
+        q = p = p + 1
+        while p < end and (_hex[<unsigned char> p[0]] != 255 or p[0] == c":" or p[0] == c"."):
+            p += 1
+        if p == q or p == end or p[0] != c"]":
+            return False
+        p += 1
+    else:
+        while p < end and p[0] != c":" and p[0] != c"[" and p[0] != c"]":
+            p += 1
+    if p == end:
+        return True
+    if p[0] != c":":
+        return False
+    p += 1
+    while p < end and c"0" <= p[0] <= c"9":
+        p += 1
+    return p == end
 
 
 cdef bint same_token_or_not(const char* p, const char* lower, Py_ssize_t size) noexcept:
