@@ -1,15 +1,15 @@
 """An app put together in a chain: scopes, shared objects, several methods of one path, an answer for the rest.
 
-    $ armature run examples/builder.py
+$ armature run examples/builder.py
 
-    $ curl -s http://127.0.0.1:8000/
-    Welcome to the shop.
-    $ curl -s http://127.0.0.1:8000/api/v1/users/5
-    {"id":5}
-    $ curl -s -X POST http://127.0.0.1:8000/api/v1/users
-    {"created":true}
-    $ curl -s http://127.0.0.1:8000/api/v1/nothing
-    {"error":"no such resource","path":"/api/v1/nothing"}
+$ curl -s http://127.0.0.1:8000/
+Welcome to the shop.
+$ curl -s http://127.0.0.1:8000/api/v1/users/5
+{"id":5}
+$ curl -s -X POST http://127.0.0.1:8000/api/v1/users
+{"created":true}
+$ curl -s http://127.0.0.1:8000/api/v1/nothing
+{"error":"no such resource","path":"/api/v1/nothing"}
 """
 
 from __future__ import annotations

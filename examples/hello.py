@@ -1,11 +1,11 @@
 """The first app: text, a typed path parameter, a query parameter, JSON.
 
-    $ armature run examples/hello.py
+$ armature run examples/hello.py
 
-    $ curl -s http://127.0.0.1:8000/
-    Hello!
-    $ curl -s http://127.0.0.1:8000/hello/Ada?excited=yes
-    {"message":"Hello, Ada!"}
+$ curl -s http://127.0.0.1:8000/
+Hello!
+$ curl -s http://127.0.0.1:8000/hello/Ada?excited=yes
+{"message":"Hello, Ada!"}
 """
 
 from __future__ import annotations

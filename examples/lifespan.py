@@ -1,11 +1,11 @@
 """Something opened when the app starts and closed when it stops, and handlers that block in a thread.
 
-    $ armature run examples/lifespan.py
+$ armature run examples/lifespan.py
 
-    $ curl -s http://127.0.0.1:8000/
-    {"answer":42}
-    $ curl -s http://127.0.0.1:8000/blocking
-    armature-handler
+$ curl -s http://127.0.0.1:8000/
+{"answer":42}
+$ curl -s http://127.0.0.1:8000/blocking
+armature-handler
 """
 
 from __future__ import annotations

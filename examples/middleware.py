@@ -1,19 +1,19 @@
 """Middleware around an app and around one router, and exception handlers.
 
-    $ armature run examples/middleware.py
+$ armature run examples/middleware.py
 
-    $ curl -s -i http://127.0.0.1:8000/ | grep -i -e "^HTTP" -e "^x-app"
-    HTTP/1.1 200 OK
-    x-app: shop
-    $ curl -s -i http://127.0.0.1:8000/nothing | grep -i -e "^HTTP" -e "^x-app"
-    HTTP/1.1 404 Not Found
-    x-app: shop
-    $ curl -s http://127.0.0.1:8000/admin/users
-    {"title":"Unauthorized","status":401,"detail":"show your key"}
-    $ curl -s http://127.0.0.1:8000/admin/users -H "x-key: secret"
-    ["Ada"]
-    $ curl -s http://127.0.0.1:8000/buy/apple
-    {"title":"Out of stock","status":409,"item":"apple"}
+$ curl -s -i http://127.0.0.1:8000/ | grep -i -e "^HTTP" -e "^x-app"
+HTTP/1.1 200 OK
+x-app: shop
+$ curl -s -i http://127.0.0.1:8000/nothing | grep -i -e "^HTTP" -e "^x-app"
+HTTP/1.1 404 Not Found
+x-app: shop
+$ curl -s http://127.0.0.1:8000/admin/users
+{"title":"Unauthorized","status":401,"detail":"show your key"}
+$ curl -s http://127.0.0.1:8000/admin/users -H "x-key: secret"
+["Ada"]
+$ curl -s http://127.0.0.1:8000/buy/apple
+{"title":"Out of stock","status":409,"item":"apple"}
 """
 
 from __future__ import annotations

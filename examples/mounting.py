@@ -1,13 +1,13 @@
 """Apps in an app: one of ours with its own state, and any ASGI application below a path.
 
-    $ armature run examples/mounting.py
+$ armature run examples/mounting.py
 
-    $ curl -s http://127.0.0.1:8000/
-    outer
-    $ curl -s http://127.0.0.1:8000/shop/items/3
-    {"item":3,"app":"shop"}
-    $ curl -s http://127.0.0.1:8000/legacy/page
-    /legacy serves /legacy/page
+$ curl -s http://127.0.0.1:8000/
+outer
+$ curl -s http://127.0.0.1:8000/shop/items/3
+{"item":3,"app":"shop"}
+$ curl -s http://127.0.0.1:8000/legacy/page
+/legacy serves /legacy/page
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Typed parameters from path, query, headers and cookies; whatever does not fit is named in a 422.
 
-    $ armature run examples/parameters.py
+$ armature run examples/parameters.py
 
-    $ curl -s "http://127.0.0.1:8000/search?q=cats&tag=a&tag=b&order=oldest" -b sid=s1 -A curl
-    {"q":"cats","tags":["a","b"],"order":"oldest","page":1,"user_agent":"curl","session":"s1"}
-    $ curl -s "http://127.0.0.1:8000/search?q=c&page=0" | head -c 47
-    {"title":"Unprocessable Content","status":422,"
-    $ curl -s http://127.0.0.1:8000/events/2024-02-29
-    {"weekday":"Thursday"}
+$ curl -s "http://127.0.0.1:8000/search?q=cats&tag=a&tag=b&order=oldest" -b sid=s1 -A curl
+{"q":"cats","tags":["a","b"],"order":"oldest","page":1,"user_agent":"curl","session":"s1"}
+$ curl -s "http://127.0.0.1:8000/search?q=c&page=0" | head -c 47
+{"title":"Unprocessable Content","status":422,"
+$ curl -s http://127.0.0.1:8000/events/2024-02-29
+{"weekday":"Thursday"}
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """What a handler may return besides a response: values, models, a status beside them, a generator.
 
-    $ armature run examples/return_values.py
+$ armature run examples/return_values.py
 
-    $ curl -s http://127.0.0.1:8000/dataclass
-    {"x":1,"y":2}
-    $ curl -s -o /dev/null -w "%{http_code}" http://127.0.0.1:8000/nothing
-    204
-    $ curl -s http://127.0.0.1:8000/maybe
-    null
-    $ curl -s -i http://127.0.0.1:8000/created | grep -i -e "^HTTP" -e "^x-id"
-    HTTP/1.1 201 Created
-    x-id: 7
-    $ curl -s http://127.0.0.1:8000/generator
-    one
-    two
+$ curl -s http://127.0.0.1:8000/dataclass
+{"x":1,"y":2}
+$ curl -s -o /dev/null -w "%{http_code}" http://127.0.0.1:8000/nothing
+204
+$ curl -s http://127.0.0.1:8000/maybe
+null
+$ curl -s -i http://127.0.0.1:8000/created | grep -i -e "^HTTP" -e "^x-id"
+HTTP/1.1 201 Created
+x-id: 7
+$ curl -s http://127.0.0.1:8000/generator
+one
+two
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A router served by itself: no app, no options.
 
-    $ armature run examples/router_alone.py
+$ armature run examples/router_alone.py
 
-    $ curl -s http://127.0.0.1:8000/users/7
-    {"id":"7","name":"Ada"}
-    $ curl -s -o /dev/null -w "%{http_code}" http://127.0.0.1:8000/health
-    200
+$ curl -s http://127.0.0.1:8000/users/7
+{"id":"7","name":"Ada"}
+$ curl -s -o /dev/null -w "%{http_code}" http://127.0.0.1:8000/health
+200
 """
 
 from __future__ import annotations

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _convertors_of_the_test_alone() -> Iterator[None]:
+    """Convertors that a test registers are known to the whole process, and to error messages that list them."""
+    from armature.routing import convertors
+
+    before = dict(convertors._REGISTRY)
+    yield
+    convertors._REGISTRY.clear()
+    convertors._REGISTRY.update(before)
+    convertors._PLAIN.clear()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -35,6 +35,7 @@ import tomllib
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def _plugin_is_installed() -> bool:
+    return any(entry.name == "armature" for entry in entry_points(group="pytest11"))
+
+
 def environment(folder: Path) -> dict[str, str]:
     """What commands of a page run in: this interpreter's programs first, no proxies, no colours."""
     programs = folder / ".programs"
@@ -97,7 +102,8 @@ def environment(folder: Path) -> dict[str, str]:
         "PATH": path,
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
         "PYTHONUNBUFFERED": "1",
-        "PYTEST_ADDOPTS": "-p no:cacheprovider",
+        # In a checkout that is not installed there is no entry point to load the plugin.
+        "PYTEST_ADDOPTS": "-p no:cacheprovider" + ("" if _plugin_is_installed() else " -p armature.testing.plugin"),
         "NO_COLOR": "1",
         "COLUMNS": "120",
     }

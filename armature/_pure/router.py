@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, final
 from urllib.parse import unquote_to_bytes
+from weakref import WeakSet
 
 from armature._spec.routes import (
     ANY_METHOD,
@@ -24,7 +25,7 @@ from armature._spec.routes import (
     Slot,
 )
 
-__all__ = ["FOUND", "METHOD_NOT_ALLOWED", "NOT_FOUND", "RadixRouter", "RouteMatch"]
+__all__ = ["FOUND", "METHOD_NOT_ALLOWED", "NOT_FOUND", "RadixRouter", "RouteMatch", "stats"]
 
 FOUND = 0
 NOT_FOUND = 1
@@ -138,6 +139,7 @@ class RadixRouter:
         self._leaves = tuple([(leaf.pattern, tuple(leaf.slots)) for leaf in leaves])
         self._defaults = None if tree.defaults is None else self._freeze(tree.defaults, frozen, [])
         self._static_hits = self._tree_hits = self._misses = self._not_allowed = 0
+        _routers.add(self)
 
     def _freeze(self, node: Node, frozen: dict[int, _Leaf], leaves: list[Leaf]) -> _Node:
         made = _Node()
@@ -361,3 +363,15 @@ def _walk(
             return slot
         missed.append(leaf.mask)
     return None
+
+
+_routers: WeakSet[RadixRouter] = WeakSet()
+
+
+def stats() -> dict[str, int]:
+    """Count the requests to all routers there are; see `RadixRouter.stats`."""
+    counted = {"static_hits": 0, "tree_hits": 0, "not_allowed": 0, "misses": 0}
+    for router in list(_routers):
+        for name, count in router.stats().items():
+            counted[name] += count
+    return counted

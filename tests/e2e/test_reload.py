@@ -139,19 +139,6 @@ def test_no_connection_is_refused_while_it_reloads(project: Path) -> None:
         assert list(dict.fromkeys(answers)) == ["one", "two", "three"]
 
 
-def test_a_reload_takes_less_than_half_a_second(project: Path) -> None:
-    with command("dev", "shop:app", "--port", "0", cwd=project) as server:
-        port = server.port
-        times = []
-        for number in range(5):
-            began = time.monotonic()
-            write(project, f"text {number}")
-            serves(port, f"text {number}")
-            times.append(time.monotonic() - began)
-        # The best of several: the machine may be busy with other things.
-        assert min(times) < 0.5, times
-
-
 def test_a_syntax_error_is_shown_and_the_mend_is_awaited(project: Path) -> None:
     with command("dev", "shop:app", "--port", "0", cwd=project) as server:
         port = server.port

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armature._spec.dates import format_http_date, parse_http_date
 from armature.exceptions import HTTPException
 from armature.http import Headers, check_preconditions
 from armature.http.conditional import evaluate, format_etag, matches_if_range
-from armature._spec.dates import format_http_date, parse_http_date
 
 NOW = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 SAME = "Sun, 06 Nov 1994 08:49:37 GMT"

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from armature._spec.dates import format_http_date
 from armature.exceptions import HTTPException
 from armature.http import FileResponse, HttpResponse
-from armature._spec.dates import format_http_date
 from armature.http.files import FileBody, MultipartFileBody, content_disposition
 from armature.http.media_types import guess_media_type
 
