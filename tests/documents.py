@@ -128,7 +128,6 @@ class Page:
 
     def run(self) -> int:
         """Run every block; return how many there were."""
-        modules = set(sys.modules)
         before = Path.cwd()
         sys.modules[self.module.__name__] = self.module
         sys.path.insert(0, str(self.folder))
@@ -145,7 +144,7 @@ class Page:
         finally:
             os.chdir(before)
             sys.path.remove(str(self.folder))
-            for name in set(sys.modules) - modules:
+            for name in list(sys.modules):
                 origin = getattr(sys.modules[name], "__file__", None) or ""
                 if origin.startswith(str(self.folder)) or name == self.module.__name__:
                     del sys.modules[name]

@@ -94,13 +94,13 @@ class Exchange(Wire):
 
     def resolve(self, value: Any) -> Coroutine[Any, Any, Any] | None:
         """Answer with what the handler returned; return a coroutine if the answer needs one."""
-        if self._streaming:
-            if self._state == State.WRITING:
-                self.complete()
+        if self._streaming and self._state == State.WRITING:
+            self.complete()
             return None
         if self._state != State.PROCESSING:
-            # The peer broke the request's body, or went away: there is nobody to answer.
-            self._forget()
+            # It has been answered, or nobody is there to answer: the peer broke the request's body, or went away.
+            if self._state > State.DRAINING:
+                self._forget()
             return None
         endpoint = self._endpoint
         assert endpoint is not None
@@ -141,7 +141,8 @@ class Exchange(Wire):
                 # The head is out: the only honest answer is a body that does not end.
                 self.stream_failed(error)
                 self.abort()
-            self._forget()
+            if self._state > State.DRAINING:
+                self._forget()
             return None
         self._streaming = False
         if self._failed or not isinstance(error, Exception):

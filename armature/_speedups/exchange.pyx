@@ -17,13 +17,13 @@ __all__ = ["Exchange", "stats"]
 cdef enum:
     PROCESSING = 3
     WRITING = 4
+    DRAINING = 5
     ON_RESPONSE_READY = 3
     # From here on a body is sent beside the head instead of being copied behind it.
     COPY_LIMIT = 16384
 
-assert (_State.PROCESSING.value, _State.WRITING.value, _Event.RESPONSE_READY.value) == (
-    PROCESSING, WRITING, ON_RESPONSE_READY,
-)
+assert (_State.PROCESSING.value, _State.WRITING.value, _State.DRAINING.value) == (PROCESSING, WRITING, DRAINING)
+assert _Event.RESPONSE_READY.value == ON_RESPONSE_READY
 
 cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
 cdef Py_ssize_t _stream_gather = _STREAM_GATHER
@@ -74,13 +74,13 @@ cdef class Exchange(Wire):
         cdef Endpoint endpoint = self._endpoint
         cdef object kind
         cdef Response response
-        if self._streaming:
-            if self._state == WRITING:
-                self.finish()
+        if self._streaming and self._state == WRITING:
+            self.finish()
             return None
         if self._state != PROCESSING:
-            # The peer broke the request's body, or went away: there is nobody to answer.
-            self.forget()
+            # It has been answered, or nobody is there to answer: the peer broke the request's body, or went away.
+            if self._state > DRAINING:
+                self.forget()
             return None
         try:
             if isinstance(value, Response):
@@ -120,7 +120,8 @@ cdef class Exchange(Wire):
                 # The head is out: the only honest answer is a body that does not end.
                 self.stream_failed(error)
                 self.abort()
-            self.forget()
+            if self._state > DRAINING:
+                self.forget()
             return None
         self._streaming = False
         if self._failed or not isinstance(error, Exception):
