@@ -205,6 +205,15 @@ def make_app(producer: Producer, files: Path | None = None) -> App:
 
         return HttpResponse.stream(generate())
 
+    @app.post("/deaf")
+    async def deaf() -> HttpResponse:
+        async def generate() -> AsyncIterator[bytes]:
+            yield b"not "
+            await asyncio.sleep(0)
+            yield b"listening"
+
+        return HttpResponse.stream(generate())
+
     @app.get("/file/{name}")
     async def file(name: str) -> HttpResponse:
         assert files is not None
@@ -237,6 +246,21 @@ def test_chunks(running: Running) -> None:
             pieces.append(piece.decode())
         assert "".join(pieces) == "abcäöü"
         assert pieces[0] == "a"
+        assert peer.get("/").text == "Hello, World!"
+
+
+@pytest.mark.parametrize("rest", [b"\n", b"\r\n", b"5\r\nhello\r\n0\r\n\r\n"], ids=repr)
+def test_an_unread_chunked_body_may_end_after_the_stream(running: Running, rest: bytes) -> None:
+    body = b"3\r\nabc\r\n" + (rest if len(rest) > 2 else b"0\r\n\r\n")
+    with running.connect() as peer:
+        peer.send(b"POST /deaf HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + body[: -len(rest)])
+        peer.head()
+        pieces = []
+        while piece := peer.chunk():
+            pieces.append(piece)
+        assert b"".join(pieces) == b"not listening"
+        # What is left of the body is no request.
+        peer.send(rest)
         assert peer.get("/").text == "Hello, World!"
 
 
