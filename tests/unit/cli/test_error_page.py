@@ -255,7 +255,7 @@ def test_groups_and_causes_are_on_the_page(app: App) -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(fails("first"))
                 tasks.create_task(fails("second"))
-        except* LookupError as caught:
+        except ExceptionGroup as caught:
             raise RuntimeError("both failed") from caught
 
     with TestClient(install(app), raise_server_exceptions=False, headers={"accept": BROWSER}) as client:
