@@ -75,6 +75,9 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin; called by the loop."""
         server = self.server_state
+        if server.closed:
+            transport.abort()
+            return
         server.connections.add(self)
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER, low=WRITE_LOW_WATER)
         self.attach(transport)

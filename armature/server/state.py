@@ -31,6 +31,7 @@ class ServerState:
     __slots__ = (
         "_empty",
         "access_log",
+        "closed",
         "config",
         "connections",
         "dispatcher",
@@ -61,6 +62,8 @@ class ServerState:
         self.dispatcher = dispatch.Dispatcher(loop, context)
         self.connections: set[HTTPProtocol] = set()
         self._empty: asyncio.Future[None] | None = None
+        #: Everything has ended; a connection that the listener still hands over is dropped.
+        self.closed = False
         #: A stop was asked for: no connection takes another request.
         self.stopping = False
         #: Set when a handler raised `SystemExit` or `KeyboardInterrupt`: the server is to stop.
@@ -105,7 +108,10 @@ class ServerState:
                 return
 
     def close(self) -> None:
-        """End what does not end with the last connection."""
+        """End what is left: connections that came too late to be drained, and the spare task."""
+        self.closed = True
+        for connection in list(self.connections):
+            connection.abort()
         self.dispatcher.close()
 
 
