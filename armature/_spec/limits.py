@@ -14,6 +14,7 @@ __all__ = [
     "READ_BUFFER_SIZE",
     "REQUEST_LINE_LIMIT",
     "SERVER_FIELD_LIMIT",
+    "SMALL_FILE_LIMIT",
     "STREAM_GATHER",
     "TRAILER_LIMIT",
     "UNREAD_BODY_LIMIT",
@@ -53,8 +54,11 @@ UNREAD_BODY_LIMIT = 256 * 1024
 #: Bytes of later, pipelined requests kept while one is being answered, before reading pauses.
 PIPELINE_HIGH_WATER = 64 * 1024
 
-#: Head and body are joined into one buffer up to this size and written as two pieces above it.
-JOIN_LIMIT = 64 * 1024
+#: From this size on the compiled twin sends a body beside its head, in one call, instead of copying it behind the head.
+JOIN_LIMIT = 16 * 1024
+
+#: A file up to this size is read whole, in the step that opens it.
+SMALL_FILE_LIMIT = 64 * 1024
 
 #: Pieces of a stream are gathered until they are worth this write, or until the producer waits.
 STREAM_GATHER = 16 * 1024

@@ -8,7 +8,11 @@ from armature._speedups.message cimport Request, Response
 from armature._speedups.wire cimport Wire
 from armature._speedups.writer cimport LENGTH_CHUNKED, LENGTH_FROM_FIELDS, LENGTH_NONE, write_chunk
 
-from armature._spec.limits import STREAM_GATHER as _STREAM_GATHER, UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT
+from armature._spec.limits import (
+    JOIN_LIMIT as _JOIN_LIMIT,
+    STREAM_GATHER as _STREAM_GATHER,
+    UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
+)
 from armature._spec.states import Event as _Event, State as _State
 
 __all__ = ["Exchange", "stats"]
@@ -19,14 +23,13 @@ cdef enum:
     WRITING = 4
     DRAINING = 5
     ON_RESPONSE_READY = 3
-    # From here on a body is sent beside the head instead of being copied behind it.
-    COPY_LIMIT = 16384
 
 assert (_State.PROCESSING.value, _State.WRITING.value, _State.DRAINING.value) == (PROCESSING, WRITING, DRAINING)
 assert _Event.RESPONSE_READY.value == ON_RESPONSE_READY
 
 cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
 cdef Py_ssize_t _stream_gather = _STREAM_GATHER
+cdef Py_ssize_t _join_limit = _JOIN_LIMIT
 
 cdef long long _responses_joined = 0
 
@@ -163,7 +166,7 @@ cdef class Exchange(Wire):
         self._writer.write_head(self._out, status, fields, content_type, length, self.persistence(fields))
         # From here on nothing can fail: what cannot be written was an error of the handler.
         self.move(ON_RESPONSE_READY)
-        if size >= COPY_LIMIT and self.transport is not None:
+        if size >= _join_limit and self.transport is not None:
             self.send_large(body)
         elif size:
             self._out.add(PyBytes_AS_STRING(body), size)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from armature._spec.dates import format_http_date, parse_http_date
-from armature._spec.limits import JOIN_LIMIT
+from armature._spec.limits import SMALL_FILE_LIMIT
 from armature.exceptions import HTTPException
 from armature.http.conditional import evaluate, matches_if_range, not_modified
 from armature.http.headers import HeadersInput
@@ -30,7 +30,7 @@ __all__ = ["CHUNK_SIZE", "FileBody", "FileResponse", "MultipartFileBody", "conte
 CHUNK_SIZE = 128 * 1024
 
 # Files up to this size are read with the same hop to a thread that opens them, and sent with their head.
-_INLINE_LIMIT = JOIN_LIMIT
+_INLINE_LIMIT = SMALL_FILE_LIMIT
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

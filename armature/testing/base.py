@@ -129,7 +129,7 @@ class BaseClient:
         return None
 
     async def _session_now(self) -> Session:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no session; use TestClient or AsyncTestClient")
 
     # Making a request.
 

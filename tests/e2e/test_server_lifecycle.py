@@ -647,3 +647,24 @@ def test_logging_leaves_a_configured_program_alone() -> None:
         assert logging.getLogger("armature").level == logging.WARNING
     finally:
         logging.getLogger("armature").setLevel(logging.NOTSET)
+
+
+def test_a_connection_that_comes_after_the_end_is_dropped(serve: Callable[..., Running]) -> None:
+    running = serve(App())
+
+    def come_late() -> tuple[bool, int]:
+        from armature.server.protocol import HTTPProtocol
+
+        class Transport:
+            aborted = False
+
+            def abort(self) -> None:
+                self.aborted = True
+
+        transport, state = Transport(), running.state
+        state.closed = True
+        HTTPProtocol(state).connection_made(transport)
+        state.closed = False
+        return transport.aborted, len(state.connections)
+
+    assert running.call(come_late) == (True, 0)
