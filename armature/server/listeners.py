@@ -100,8 +100,26 @@ class Listeners:
                 raise _explained(error, _name(sock)) from error
             self._servers.append(server)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Accept no more; remove the path of a Unix socket."""
+        try:
+            await self._quiesce()
+        finally:
+            self._close()
+
+    async def _quiesce(self) -> None:
+        """Let the loop hand over what it has accepted.
+
+        Asyncio makes a connection in a task of its own, which fails, and leaves the socket open, if the server was
+        closed between the two steps.
+        """
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError):
+            for sock in self.sockets:
+                loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0)
+
+    def _close(self) -> None:
         for server in self._servers:
             server.close()
         for sock in self.sockets:

@@ -219,10 +219,10 @@ class Server:
         self._begin()
         self.ready = False
         listeners, self._listeners = self._listeners, None
-        if listeners is not None:
-            listeners.close()
         state = self.state
         try:
+            if listeners is not None:
+                await listeners.close()
             if state is not None and not state.stopping:
                 await self._drain(state)
         finally:

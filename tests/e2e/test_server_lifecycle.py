@@ -26,6 +26,7 @@ from armature.exceptions import ConfigurationError, MissingDependencyError
 from armature.http.request import HttpRequest
 from armature.http.response import HttpResponse
 from armature.server import ListenError, Server, ServerConfig, run
+from armature.server.runner import loop_factory
 from wire_client import PATIENCE, REQUEST, Peer, Running, eventually, serving
 
 Serve = Callable[..., Running]
@@ -414,6 +415,34 @@ def test_two_servers_on_one_loop(gate: Gate) -> None:
                 writer.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_no_connection_is_forgotten_between_its_acceptance_and_the_stop(
+    loop_name: str, gate: Gate, turns: int
+) -> None:
+    """Whatever the loop has accepted is answered or closed, however the stop falls between its turns."""
+
+    async def main() -> None:
+        with contextlib.ExitStack() as stack:
+            async with Server(make_app(gate), port=0) as server:
+                peers = []
+                for _ in range(8):
+                    peer = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                    peer.settimeout(PATIENCE)
+                    peer.sendall(REQUEST)
+                    peers.append(peer)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            for peer in peers:
+                answer = b""
+                with contextlib.suppress(ConnectionResetError):
+                    while data := peer.recv(4096):
+                        answer += data
+                assert answer == b"" or answer.endswith(b"Hello, World!")
+
+    with asyncio.Runner(loop_factory=loop_factory(loop_name)) as runner:
+        runner.run(main())
 
 
 # ---- addresses
