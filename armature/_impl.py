@@ -7,23 +7,45 @@ back; one that is present but broken or stale is an error, never a silent fallba
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-_TWINS = ("buffers", "connection", "dispatch", "exchange", "message", "parser", "router", "wire", "writer")
-
-__all__ = [
-    "IMPL",
-    "PURE",
-    "REASON",
+_TWINS = (
+    "asgi",
     "buffers",
+    "chunked",
     "connection",
     "dispatch",
     "exchange",
     "message",
     "parser",
+    "pump",
+    "report",
     "router",
+    "weight",
+    "wire",
+    "writer",
+)
+
+__all__ = [
+    "IMPL",
+    "PURE",
+    "REASON",
+    "asgi",
+    "buffers",
+    "chunked",
+    "connection",
+    "dispatch",
+    "exchange",
+    "load_reactor",
+    "message",
+    "parser",
+    "pump",
+    "report",
+    "router",
+    "weight",
     "wire",
     "writer",
 ]
@@ -71,16 +93,68 @@ def _choose() -> tuple[bool, str]:
 
 
 if TYPE_CHECKING:
-    from armature._pure import buffers, connection, dispatch, exchange, message, parser, router, wire, writer
+    from armature._pure import (
+        asgi,
+        buffers,
+        chunked,
+        connection,
+        dispatch,
+        exchange,
+        message,
+        parser,
+        pump,
+        report,
+        router,
+        weight,
+        wire,
+        writer,
+    )
 
     PURE: bool
     REASON: str
 else:
     PURE, REASON = _choose()
     if PURE:
-        from armature._pure import buffers, connection, dispatch, exchange, message, parser, router, wire, writer
+        from armature._pure import (
+            asgi,
+            buffers,
+            chunked,
+            connection,
+            dispatch,
+            exchange,
+            message,
+            parser,
+            pump,
+            report,
+            router,
+            weight,
+            wire,
+            writer,
+        )
     else:
-        from armature._speedups import buffers, connection, dispatch, exchange, message, parser, router, wire, writer
+        from armature._speedups import (
+            asgi,
+            buffers,
+            chunked,
+            connection,
+            dispatch,
+            exchange,
+            message,
+            parser,
+            pump,
+            report,
+            router,
+            weight,
+            wire,
+            writer,
+        )
 
 #: Which twins are running: `"c"` or `"py"`.
 IMPL: str = "py" if PURE else "c"
+
+
+def load_reactor() -> Any:
+    """Return the module of the reactor, which is compiled and has no twin; None where the pure twins run."""
+    if PURE:
+        return None
+    return importlib.import_module("armature._speedups.reactor")

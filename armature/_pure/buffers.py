@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-__all__ = ["BodyBuffer", "Buffer"]
+__all__ = ["BodyBuffer", "Buffer", "stats"]
+
+_counters = {"blocks_reused": 0, "blocks_allocated": 0}
+
+
+def stats() -> dict[str, int]:
+    """Return what this twin has counted since the process began."""
+    return dict(_counters)
 
 
 class Buffer:

@@ -9,11 +9,14 @@ waits, so that answers leave in order whatever the handlers do (RFC 9112 section
 from __future__ import annotations
 
 import re
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from armature._pure.buffers import BodyBuffer, Buffer
+from armature._pure.chunked import ChunkedParser
 from armature._pure.exchange import Exchange
-from armature._pure.parser import ChunkedParser, HeadParser
+from armature._pure.parser import HeadParser
+from armature._spec.deadlines import Wait
 from armature._spec.limits import (
     PIPELINE_HIGH_WATER,
     UNREAD_BODY_LIMIT,
@@ -36,7 +39,19 @@ __all__ = ["Connection", "stats"]
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _integer = re.compile("-?[0-9]{1,18}", re.ASCII).fullmatch
 
-_counters = {"requests": 0, "bodies_in_place": 0, "refused": 0}
+_counters = {
+    "requests": 0,
+    "pipelined": 0,
+    "refused": 0,
+    "materialised": 0,
+    "reads": 0,
+    "bytes_received": 0,
+    "heads_in_pieces": 0,
+    "bodies_in_place": 0,
+    "bodies_in_pieces": 0,
+    "bodies_whole": 0,
+    "continues": 0,
+}
 
 
 def stats() -> dict[str, int]:
@@ -69,7 +84,9 @@ class Connection(Exchange):
         "_service",
         "_unread",
         "_whole",
+        "allowance",
         "reading_paused",
+        "since",
         "write_paused",
     )
 
@@ -88,6 +105,10 @@ class Connection(Exchange):
         self._unread = False
         self.reading_paused = False
         self.write_paused = False
+        #: How many more requests are answered; below zero, any number.
+        self.allowance = -1
+        #: When the present wait began, by the dispatcher's `now`.
+        self.since = dispatcher.now
 
     # What the connection is.
 
@@ -110,6 +131,47 @@ class Connection(Exchange):
     def must_linger(self) -> bool:
         """Whether the peer may still be sending what will never be read."""
         return self._unread
+
+    def overdue(self, now: float, idle: float, head: float, body: float, rate: float) -> int:
+        """Say what the connection has been waiting for longer than it may; a `Wait`.
+
+        Args:
+            now: The time, by the loop's clock.
+            idle: Seconds that it may be without a request.
+            head: Seconds for a whole head, from its first byte.
+            body: Seconds for a whole body, and for as many more as its bytes would take at `rate`.
+            rate: The slowest that a peer may be, in bytes a second.
+        """
+        state = self._state
+        waited = now - self.since
+        if state == State.CONNECTED:
+            return Wait.IDLE if waited > idle else Wait.NOTHING
+        if state == State.READING:
+            return Wait.HEAD if waited > head else Wait.NOTHING
+        if (
+            self._body_left
+            and not self.reading_paused
+            and not self._continue
+            and State.PROCESSING <= state <= State.DRAINING
+            and waited > body + self._body_size / rate
+        ):
+            return Wait.BODY
+        return Wait.UNSENT if self.unsent() else Wait.NOTHING
+
+    def unsent(self) -> bool:
+        """Whether bytes wait for the peer to take them."""
+        if self.write_paused:
+            return True
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
+    def timed_out(self) -> None:
+        """Refuse what has not arrived in time: a head, or a body (RFC 9110 section 15.5.9)."""
+        if self._state == State.READING:
+            self.refuse(ProtocolError(408, "the request did not arrive in time"))
+        else:
+            self._body_failed(ProtocolError(408, "the body of the request did not arrive in time"))
+        if self._state == State.CLOSING:
+            self.flush()
 
     # Bytes in.
 
@@ -138,7 +200,11 @@ class Connection(Exchange):
 
     def feed_data(self, data: bytes) -> None:
         """Take received bytes; what is to be sent waits for `flush`."""
+        _counters["reads"] += 1
+        _counters["bytes_received"] += len(data)
         state = self._state
+        if state == State.CONNECTED:
+            self.since = self._dispatcher.now
         if state == State.CONNECTED or state == State.READING:
             if self._dispatcher.entered or self.write_paused:
                 # A handler of this loop feeds us from inside its own step, or the peer does not read: later.
@@ -198,6 +264,7 @@ class Connection(Exchange):
                 self.refuse(error)
                 return
             if end < 0:
+                _counters["heads_in_pieces"] += 1
                 self._carry.append(data[position:] if position else data)
                 return
             position = self._begin(data, end)
@@ -211,11 +278,14 @@ class Connection(Exchange):
                 if position < size:
                     self._keep(data[position:])
                 return
+            if position < size:
+                _counters["pipelined"] += 1
 
     def _begin(self, data: bytes, position: int) -> int:
         """Dispatch the request whose head was just parsed; return where its body ends in `data`."""
         parser = self._parser
         _counters["requests"] += 1
+        _counters["materialised"] += 1
         self.event(Event.REQUEST_COMPLETE)
         match = self._router.find(parser.method, parser.raw_path)
         endpoint = self._endpoint = match.endpoint
@@ -225,6 +295,9 @@ class Connection(Exchange):
         request.bind(match.names, match.values)
         request.endpoint = endpoint
         self._minor = parser.minor
+        self.allowance -= 1
+        if self.allowance == 0:
+            self.closing = True
         self._keep_alive = parser.keep_alive and not self.closing
         self._head_only = parser.method_id == 1
         self._continue = parser.expect_continue
@@ -235,6 +308,8 @@ class Connection(Exchange):
         connect = parser.method_id == 5
         parser.reset()
         self._body_left = 0
+        if self.report is not None:
+            self.started = monotonic_ns()
         if connect:
             # What follows the head of a CONNECT is no HTTP (RFC 9110 section 9.3.6).
             self.refuse(ProtocolError(501, "CONNECT is not supported"))
@@ -292,6 +367,8 @@ class Connection(Exchange):
         else:
             self._body_left = -1
             self._chunks = ChunkedParser()
+        _counters["bodies_in_pieces"] += 1
+        self.since = self._dispatcher.now
         request.body_bytes = None
         self._receiver = request.receiver = self.open_body(request, limit, length if length > 0 else None)
         return self._feed_body(data, position)
@@ -342,6 +419,7 @@ class Connection(Exchange):
 
     def _receive_whole(self) -> None:
         """From here on the body goes straight into the memory that it will have as a whole."""
+        _counters["bodies_whole"] += 1
         whole = self._whole = BodyBuffer(self._body_size + self._body_left)
         for chunk in self._receiver.hand_back():
             whole.add(chunk)
@@ -373,9 +451,11 @@ class Connection(Exchange):
 
     def resume_body(self) -> None:
         """The receiver has room, or somebody began to read: let the peer send."""
+        self.since = self._dispatcher.now
         if self._continue and self._state == State.PROCESSING:
             # RFC 9110 section 10.1.1
             self._continue = False
+            _counters["continues"] += 1
             self.write(_CONTINUE)
             if not self._feeding:
                 self.flush()
@@ -404,9 +484,11 @@ class Connection(Exchange):
             self._request = None
             self._whole = None
             self._receiver.discard()
+            self.since = self._dispatcher.now
             if self.reading_paused:
                 self.resume_reading()
         if not self._feeding:
+            self.since = self._dispatcher.now
             self.flush()
             if self._state == State.CONNECTED and (len(self._carry) or self.reading_paused):
                 self._dispatcher.loop.call_soon(self.resume)

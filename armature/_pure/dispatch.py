@@ -25,7 +25,15 @@ from armature._spec.plan import CALL_BARE, CALL_PARAMS, CALL_REQUEST
 if TYPE_CHECKING:
     from armature._pure.message import Request, Response
 
-__all__ = ["Dispatcher", "Driver", "Endpoint"]
+__all__ = ["Dispatcher", "Driver", "Endpoint", "stats"]
+
+_counters = {"batches": 0, "suspended": 0, "tasks": 0, "spares_replaced": 0}
+
+
+def stats() -> dict[str, int]:
+    """Return what this twin has counted since the process began."""
+    return dict(_counters)
+
 
 _enter_task = asyncio.tasks._enter_task
 _leave_task = asyncio.tasks._leave_task
@@ -43,7 +51,8 @@ class Endpoint:
         mode: One of `CALL_BARE`, `CALL_REQUEST`, `CALL_PARAMS` of `armature._spec.plan`.
         kinds: For `CALL_PARAMS`: one `KIND_*` per path parameter.
         plan: For `CALL_PARAMS`: the general way, `plan(request)`, taken when a parameter does not convert.
-        encode: Turns a returned value that is no `Response` into one, where the native rules do not do.
+        encode: Turns a returned value that is no `Response` into one, or into a coroutine that returns one, where the
+            native rules do not do.
         native: Whether dict, list, str, bytes and None are answered by the connection itself.
         on_error: Turns an exception into a response, or into a coroutine that returns one.
         dumps: Encodes a dict or list as JSON.
@@ -73,7 +82,7 @@ class Endpoint:
         *,
         kinds: bytes = b"",
         plan: Callable[[Request], Any] | None = None,
-        encode: Callable[[Any], Response],
+        encode: Callable[[Any], Response | Coroutine[Any, Any, Response]],
         native: bool = True,
         on_error: Callable[[Request, BaseException], Response | Coroutine[Any, Any, Response]],
         dumps: Callable[[Any], bytes],
@@ -185,14 +194,15 @@ class Driver:
         return self
 
     def _step(self, value: Any, error: BaseException | None) -> Any:
-        run, owner, coroutine = self._context.run, self._owner, self._coroutine
+        run, coroutine = self._context.run, self._coroutine
         while True:
             try:
                 awaited = run(coroutine.send, value) if error is None else run(coroutine.throw, error)
             except StopIteration as stop:
-                coroutine = owner.resolve(stop.value)
+                # Asked now: the step may have given the Task to another owner.
+                coroutine = self._owner.resolve(stop.value)
             except BaseException as raised:
-                coroutine = owner.reject(raised)
+                coroutine = self._owner.reject(raised)
                 if coroutine is None and not isinstance(raised, Exception):
                     self._forget()
                     raise
@@ -300,7 +310,7 @@ class Dispatcher:
         context: What every request's Context is a copy of. Default: a copy of the current one.
     """
 
-    __slots__ = ("_entered", "_spare", "context", "loop", "read_buffer", "suspended", "tasks")
+    __slots__ = ("_entered", "_spare", "context", "loop", "now", "read_buffer", "suspended", "tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context | None = None) -> None:
         self.loop = loop
@@ -312,6 +322,8 @@ class Dispatcher:
         #: Requests that suspended, and Tasks made, since the start.
         self.suspended = 0
         self.tasks = 0
+        #: The time by the loop's clock, as of the last sweep for deadlines.
+        self.now = 0.0
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle 'Dispatcher' object")
@@ -394,12 +406,15 @@ class Dispatcher:
         spare = self._spare
         if spare is None:
             self.tasks += 1
+            _counters["tasks"] += 1
             spare = self._spare = Driver(self)
         _enter_task(self.loop, spare.task)
         self._entered = True
+        _counters["batches"] += 1
 
     def _suspend(self, owner: Any, context: Context, coroutine: Any, awaited: Any) -> None:
         self.suspended += 1
+        _counters["suspended"] += 1
         spare = self._spare
         assert spare is not None
         self.leave()
@@ -409,6 +424,7 @@ class Dispatcher:
     def _replace(self, spare: Driver) -> None:
         # A handler that cancelled its own Task, or hung callbacks on it, has used it up.
         if spare.cancel_requested or spare.task._callbacks or spare.task._must_cancel:  # type: ignore[attr-defined]
+            _counters["spares_replaced"] += 1
             self.leave()
             self._spare = None
             spare.retire()

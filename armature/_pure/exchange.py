@@ -6,13 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from armature._pure.message import Response
+from armature._pure.weight import weigh
 from armature._pure.wire import Wire
 from armature._pure.writer import CHUNKED, FROM_FIELDS, NO_LENGTH, Writer, chunk
-from armature._spec.limits import STREAM_GATHER, UNREAD_BODY_LIMIT
+from armature._spec.limits import JOIN_LIMIT, JSON_LARGE, STREAM_GATHER, UNREAD_BODY_LIMIT
 from armature._spec.states import Event, State
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from armature._pure.dispatch import Dispatcher, Endpoint
     from armature._pure.message import Request
@@ -21,7 +22,7 @@ __all__ = ["Exchange", "stats"]
 
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
 
-_counters = {"responses_joined": 0}
+_counters = {"responses_joined": 0, "large_bodies": 0, "streams": 0, "stream_pieces": 0}
 
 
 def stats() -> dict[str, int]:
@@ -54,8 +55,10 @@ class Exchange(Wire):
         "_streaming",
         "_writer",
         "closing",
+        "late",
         "progress",
         "report",
+        "started",
         "stream_size",
     )
 
@@ -80,8 +83,12 @@ class Exchange(Wire):
         self.stream_size = 0
         #: Set whenever a piece of a stream is sent; for whoever watches that streams go on.
         self.progress = False
-        #: Whether `answered` is called for every response.
-        self.report = False
+        #: Called for every answer with the connection, the status and the size of the body; None for nobody.
+        self.report: Callable[[Any, int, int], object] | None = None
+        #: When the request in flight began, in nanoseconds of a clock that only grows; kept only for `report`.
+        self.started = 0
+        #: The handler was cancelled because it took too long.
+        self.late = False
         #: No further request is to be answered on this connection.
         self.closing = False
 
@@ -113,7 +120,7 @@ class Exchange(Wire):
                 return None
             if endpoint.native:
                 kind = type(value)
-                if kind is dict or kind is list:
+                if (kind is dict or kind is list) and weigh(value, JSON_LARGE) < JSON_LARGE:
                     self._answer(endpoint.status, None, b"application/json", endpoint.dumps(value))
                     return None
                 if kind is str:
@@ -128,9 +135,12 @@ class Exchange(Wire):
             if hasattr(type(value), "__await__"):
                 return _await(value)
             answer = endpoint.encode(value)
-            if not isinstance(answer, Response):
-                raise TypeError(f"the encoder returned {type(answer).__name__}, not a response")
-            return self.resolve(answer)
+            if isinstance(answer, Response):
+                return self.resolve(answer)
+            if hasattr(type(answer), "__await__"):
+                # JSON that is large is encoded in slices.
+                return _await(answer)
+            raise TypeError(f"the encoder returned {type(answer).__name__}, not a response")
         except Exception as error:
             return self.reject(error)
 
@@ -148,7 +158,10 @@ class Exchange(Wire):
         if self._failed or not isinstance(error, Exception):
             self.handler_failed(self._request, error)
             self._keep_alive = False
-            self._answer(500, None, b"text/plain; charset=utf-8", b"Internal Server Error")
+            if self.late:
+                self._answer(503, None, b"text/plain; charset=utf-8", b"Service Unavailable")
+            else:
+                self._answer(500, None, b"text/plain; charset=utf-8", b"Internal Server Error")
             return None
         self._failed = True
         endpoint = self._endpoint
@@ -187,9 +200,11 @@ class Exchange(Wire):
         self.event(Event.RESPONSE_READY)
         self.write(head)
         if body:
+            if len(body) >= JOIN_LIMIT:
+                _counters["large_bodies"] += 1
             self.write(body)
-        if self.report:
-            self.answered(status, len(body))
+        if self.report is not None:
+            self.report(self, status, len(body))
         self.complete()
 
     def _persistence(self, fields: list[tuple[bytes, bytes]] | None) -> int:
@@ -216,6 +231,7 @@ class Exchange(Wire):
         self._stream_chunked = False
         self._gathering = False
         self.stream_size = 0
+        _counters["streams"] += 1
         if status == 204 or status == 304:
             length = NO_LENGTH
         else:
@@ -270,6 +286,7 @@ class Exchange(Wire):
         if not piece:
             return
         self.send_chunk(piece)
+        _counters["stream_pieces"] += 1
         self.stream_size += len(piece)
         if not self._gathering or self._out_size >= STREAM_GATHER:
             self._gathering = True
@@ -298,6 +315,8 @@ class Exchange(Wire):
     def sent_outside(self, count: int) -> None:
         """Note that `count` bytes of the streamed body were sent by other means, such as `sendfile`."""
         self._stream_left -= count
+        self.stream_size += count
+        self.written += count
 
     # What the connection does next.
 
@@ -314,9 +333,6 @@ class Exchange(Wire):
     def send_stream(self, request: Request, response: Response) -> Coroutine[Any, Any, None]:
         """Send a streamed response."""
         raise TypeError("a Connection without a cold half cannot stream; use HTTPProtocol")
-
-    def answered(self, status: int, size: int) -> None:
-        """A response was written."""
 
     def handler_failed(self, request: Request | None, error: BaseException) -> None:
         """A handler and its error handler both failed."""

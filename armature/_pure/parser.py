@@ -1,8 +1,8 @@
-"""Parsing of HTTP/1.1 request heads and chunked bodies (RFC 9112), strictly.
+"""Parsing of HTTP/1.1 request heads (RFC 9112), strictly.
 
-Both parsers work line by line, in place, and can be stopped and continued anywhere: a line is judged as soon
-as it is complete, so that what is refused, and when, does not depend on how the stream was cut. Whatever two
-readers of the same bytes could understand differently is refused (RFC 9112 sections 2.2, 5.1, 5.2, 6.1, 6.3, 7.1).
+The parser works line by line, in place, and can be stopped and continued anywhere: a line is judged as soon as it
+is complete, so that what is refused, and when, does not depend on how the stream was cut. Whatever two readers of
+the same bytes could understand differently is refused (RFC 9112 sections 2.2, 5.1, 5.2, 6.1, 6.3).
 """
 
 from __future__ import annotations
@@ -10,43 +10,33 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from armature._spec.abnf import FIELD_VALUE, HOST, LOWER, QUOTED_TEXT, TARGET, TOKEN, char_class
+from armature._spec.abnf import FIELD_VALUE, HOST, LOWER, TARGET, TOKEN, char_class
 from armature._spec.fields import FIELDS
-from armature._spec.limits import (
-    CHUNK_EXTENSION_LIMIT,
-    EMPTY_LINE_LIMIT,
-    HEAD_LIMIT,
-    HEADER_COUNT_LIMIT,
-    REQUEST_LINE_LIMIT,
-    TRAILER_LIMIT,
-)
+from armature._spec.limits import EMPTY_LINE_LIMIT, HEAD_LIMIT, HEADER_COUNT_LIMIT, REQUEST_LINE_LIMIT
 from armature._spec.methods import METHOD_IDS, OTHER
 from armature.exceptions import ProtocolError
 
-__all__ = ["ChunkedParser", "HeadParser"]
+__all__ = ["HeadParser"]
 
-_token = re.compile(b"[" + char_class(TOKEN) + b"]+").fullmatch
-_not_value = bytes(byte for byte in range(256) if not FIELD_VALUE[byte])
+#: Match bytes that are a token.
+is_token = re.compile(b"[" + char_class(TOKEN) + b"]+").fullmatch
+#: The bytes that no field value may hold.
+NOT_IN_VALUE = bytes(byte for byte in range(256) if not FIELD_VALUE[byte])
 _not_target = bytes(byte for byte in range(256) if not TARGET[byte])
 _not_host = bytes(byte for byte in range(256) if not HOST[byte])
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
-_hex = re.compile(rb"[0-9A-Fa-f]{1,15}").match
-_extensions = re.compile(
-    rb"(?:;[%(t)b]+(?:=(?:[%(t)b]+|\"(?:[%(q)b]|\\[\t\x20-\x7e\x80-\xff])*\"))?)*"
-    % {b"t": char_class(TOKEN), b"q": char_class(QUOTED_TEXT)}
-).fullmatch
 _host_form = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(?::[0-9]*)?").fullmatch
 _authority = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#]+):[0-9]{1,5}").fullmatch
 
 #: Spellings of known names that clients use, each to the one object that stands for it.
-_KNOWN: dict[bytes, bytes] = {}
+KNOWN_NAMES: dict[bytes, bytes] = {}
 for _name in FIELDS:
     _lower = _name.encode("ascii")
-    _KNOWN[_lower] = _lower
-    _KNOWN[_lower.title()] = _lower
+    KNOWN_NAMES[_lower] = _lower
+    KNOWN_NAMES[_lower.title()] = _lower
 
-_HOST, _LENGTH, _CODING = _KNOWN[b"host"], _KNOWN[b"content-length"], _KNOWN[b"transfer-encoding"]
-_CONNECTION, _EXPECT, _UPGRADE = _KNOWN[b"connection"], _KNOWN[b"expect"], _KNOWN[b"upgrade"]
+_HOST, _LENGTH, _CODING = KNOWN_NAMES[b"host"], KNOWN_NAMES[b"content-length"], KNOWN_NAMES[b"transfer-encoding"]
+_CONNECTION, _EXPECT, _UPGRADE = KNOWN_NAMES[b"connection"], KNOWN_NAMES[b"expect"], KNOWN_NAMES[b"upgrade"]
 
 
 class HeadParser:
@@ -138,7 +128,7 @@ class HeadParser:
         Raises:
             ProtocolError: The head is malformed or over a limit. The parser must be reset before it is used again.
         """
-        _check(data, start)
+        check_data(data, start)
         find = data.find
         while True:
             line_start = start + self._at
@@ -175,7 +165,7 @@ class HeadParser:
     def _request_line(self, line: bytes) -> None:
         # method SP request-target SP HTTP-version (RFC 9112 section 3)
         method, _, rest = line.partition(b" ")
-        if not _token(method):
+        if not is_token(method):
             raise ProtocolError(400, "the method is malformed")
         target, separator, version = rest.partition(b" ")
         if not target or target.translate(None, _not_target) != target:
@@ -233,18 +223,18 @@ class HeadParser:
         if len(self.headers) >= self._count_limit:
             raise ProtocolError(431, "the request has too many header fields")
         raw_name, colon, raw_value = line.partition(b":")
-        name = _KNOWN.get(raw_name)
+        name = KNOWN_NAMES.get(raw_name)
         if name is None:
-            if not _token(raw_name) or not colon:
+            if not is_token(raw_name) or not colon:
                 if line[0] in b" \t":
                     raise ProtocolError(400, "a header line begins with white space (obsolete folding)")
                 raise ProtocolError(400, "a header name is malformed")
             name = raw_name.translate(LOWER)
-            name = _KNOWN.get(name, name)
+            name = KNOWN_NAMES.get(name, name)
         elif not colon:
             raise ProtocolError(400, "a header name is malformed")
         value = raw_value.strip(b" \t")
-        if value.translate(None, _not_value) != value:
+        if value.translate(None, NOT_IN_VALUE) != value:
             raise ProtocolError(400, "a header value holds a control character")
         self.headers.append((name, value))
         if name is _HOST:
@@ -316,145 +306,9 @@ class HeadParser:
         self.chunked = True
 
 
-def _check(data: bytes, start: int) -> None:
+def check_data(data: bytes, start: int) -> None:
+    """Refuse what cannot be walked as bytes from `start` on."""
     if type(data) is not bytes:
         raise TypeError(f"Expected bytes, got {type(data).__name__}")
     if not 0 <= start <= len(data):
         raise ValueError(f"start {start} is outside of the data")
-
-
-_SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
-
-
-class ChunkedParser:
-    """Takes a chunked body apart (RFC 9112 section 7.1).
-
-    `trailers` holds the trailer fields once `done` is true.
-
-    Args:
-        extension_limit: Most bytes of chunk extensions in one body.
-        trailer_limit: Most bytes of the trailer section.
-    """
-
-    __slots__ = (
-        "_extension_limit",
-        "_extensions",
-        "_left",
-        "_line",
-        "_state",
-        "_trailer_limit",
-        "_trailer_size",
-        "done",
-        "trailers",
-    )
-
-    def __init__(self, extension_limit: int = CHUNK_EXTENSION_LIMIT, trailer_limit: int = TRAILER_LIMIT) -> None:
-        self._extension_limit = extension_limit
-        self._trailer_limit = trailer_limit
-        self.reset()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("cannot pickle 'ChunkedParser' object")
-
-    def reset(self) -> None:
-        """Forget everything; the next bytes begin a new body."""
-        self._state = _SIZE
-        self._left = 0
-        self._extensions = 0
-        self._trailer_size = 0
-        self._line = b""
-        self.done = False
-        self.trailers: list[tuple[bytes, bytes]] = []
-
-    def parse(self, data: bytes, start: int = 0) -> tuple[int, list[bytes]]:
-        """Take body bytes out of `data`, from `start` on.
-
-        Returns:
-            Where the parser stopped (the end of `data`, unless the body ended before it), and the pieces found.
-
-        Raises:
-            ProtocolError: The framing is malformed or over a limit. The parser must be reset before it is used again.
-        """
-        _check(data, start)
-        pieces: list[bytes] = []
-        end = len(data)
-        position = start
-        while position < end and not self.done:
-            if self._state == _DATA:
-                piece = data[position : position + self._left]
-                pieces.append(piece)
-                position += len(piece)
-                self._left -= len(piece)
-                if not self._left:
-                    self._state = _DATA_END
-                continue
-            newline = data.find(b"\n", position)
-            if newline < 0:
-                self._line += data[position:]
-                self._check_partial()
-                return end, pieces
-            line = self._line + data[position : newline + 1]
-            self._line = b""
-            position = newline + 1
-            self._judge(line)
-        return position, pieces
-
-    def _judge(self, line: bytes) -> None:
-        # Whatever `_check_partial` could have refused of a part of the line comes first.
-        if self._state == _SIZE:
-            if self._extensions + len(line) - 1 > self._extension_limit + 16:
-                raise ProtocolError(400, "the chunk extensions are too long")
-        elif self._state == _DATA_END:
-            if line != b"\r\n" and line != b"\n":
-                raise ProtocolError(400, "a chunk is longer than its size")
-        elif line != b"\r\n" and self._trailer_size + len(line) > self._trailer_limit:
-            raise ProtocolError(431, "the trailer section is too large")
-        if len(line) < 2 or line[-2] != 13:
-            raise ProtocolError(400, "a line of the chunked body ends in a bare LF")
-        line = line[:-2]
-        if self._state == _SIZE:
-            self._size(line)
-        elif self._state == _DATA_END:
-            self._state = _SIZE
-        elif line:
-            self._trailer(line)
-        else:
-            self._state = _DONE
-            self.done = True
-
-    def _check_partial(self) -> None:
-        # A line that does not end must not grow without bound.
-        size = len(self._line)
-        if self._state == _SIZE:
-            if self._extensions + size > self._extension_limit + 16:
-                raise ProtocolError(400, "the chunk extensions are too long")
-        elif self._state == _DATA_END:
-            if self._line != b"\r":
-                raise ProtocolError(400, "a chunk is longer than its size")
-        elif self._line != b"\r" and self._trailer_size + size + 1 > self._trailer_limit:
-            raise ProtocolError(431, "the trailer section is too large")
-
-    def _size(self, line: bytes) -> None:
-        match = _hex(line)
-        if match is None:
-            raise ProtocolError(400, "a chunk size is malformed")
-        digits = match.group()
-        extensions = line[len(digits) :]
-        self._extensions += len(extensions)
-        if self._extensions > self._extension_limit:
-            raise ProtocolError(400, "the chunk extensions are too long")
-        if extensions and not _extensions(extensions):
-            raise ProtocolError(400, "a chunk size or extension is malformed")
-        self._left = int(digits, 16)
-        self._state = _DATA if self._left else _TRAILER
-
-    def _trailer(self, line: bytes) -> None:
-        self._trailer_size += len(line) + 2
-        raw_name, colon, raw_value = line.partition(b":")
-        if not colon or not _token(raw_name):
-            raise ProtocolError(400, "a trailer field is malformed")
-        value = raw_value.strip(b" \t")
-        if value.translate(None, _not_value) != value:
-            raise ProtocolError(400, "a trailer field holds a control character")
-        name = raw_name.translate(LOWER)
-        self.trailers.append((_KNOWN.get(name, name), value))

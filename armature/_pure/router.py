@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, final
 from urllib.parse import unquote_to_bytes
-from weakref import WeakSet
 
 from armature._spec.routes import (
     ANY_METHOD,
@@ -86,6 +85,10 @@ class _Node:
         self.single = True
 
 
+#: All routers together.
+_counters = {"static_hits": 0, "tree_hits": 0, "not_allowed": 0, "misses": 0}
+
+
 @final
 class RadixRouter:
     """Finds the endpoint for a method and a raw path; build it with `armature.routing.RoutePlan`.
@@ -139,7 +142,6 @@ class RadixRouter:
         self._leaves = tuple([(leaf.pattern, tuple(leaf.slots)) for leaf in leaves])
         self._defaults = None if tree.defaults is None else self._freeze(tree.defaults, frozen, [])
         self._static_hits = self._tree_hits = self._misses = self._not_allowed = 0
-        _routers.add(self)
 
     def _freeze(self, node: Node, frozen: dict[int, _Leaf], leaves: list[Leaf]) -> _Node:
         made = _Node()
@@ -182,11 +184,13 @@ class RadixRouter:
             slot = leaf.slots.get(method) or leaf.any
             if slot is not None:
                 self._static_hits += 1
+                _counters["static_hits"] += 1
                 return RouteMatch(FOUND, slot.endpoint, slot.names, ())
         segments = raw_path.split(b"/")
         if segments[0] or len(segments) == 1:
             # Every route begins with a slash; `*` and an empty path do not.
             self._misses += 1
+            _counters["misses"] += 1
             return RouteMatch(NOT_FOUND, self._not_found, (), ())
         if b"%" in raw_path:
             segments = [unquote_to_bytes(segment) for segment in segments]
@@ -195,6 +199,7 @@ class RadixRouter:
         slot = _walk(self._root, segments, 1, method, values, missed)
         if slot is not None:
             self._tree_hits += 1
+            _counters["tree_hits"] += 1
             return RouteMatch(FOUND, slot.endpoint, slot.names, tuple([v.decode("utf-8", "replace") for v in values]))
         if missed:
             mask = 0
@@ -202,10 +207,13 @@ class RadixRouter:
                 mask |= bits
             if method == "OPTIONS" and self._make_options is not None:
                 self._tree_hits += 1
+                _counters["tree_hits"] += 1
                 return RouteMatch(FOUND, self._refuse(method, mask), (), ())
             self._not_allowed += 1
+            _counters["not_allowed"] += 1
             return RouteMatch(METHOD_NOT_ALLOWED, self._refuse("", mask), (), ())
         self._misses += 1
+        _counters["misses"] += 1
         if self._defaults is not None:
             slot = _walk(self._defaults, segments, 1, "", values, missed)
             if slot is not None:
@@ -365,13 +373,6 @@ def _walk(
     return None
 
 
-_routers: WeakSet[RadixRouter] = WeakSet()
-
-
 def stats() -> dict[str, int]:
-    """Count the requests to all routers there are; see `RadixRouter.stats`."""
-    counted = {"static_hits": 0, "tree_hits": 0, "not_allowed": 0, "misses": 0}
-    for router in list(_routers):
-        for name, count in router.stats().items():
-            counted[name] += count
-    return counted
+    """Return what this twin has counted since the process began, over all routers; see `RadixRouter.stats`."""
+    return dict(_counters)

@@ -10,16 +10,23 @@ from typing import Any, NoReturn
 
 from armature._spec.states import Event, State, table
 
-__all__ = ["Wire"]
+__all__ = ["Wire", "stats"]
 
 _TRANSITIONS = table()
 _EVENTS = len(Event)
+
+_counters = {"opened": 0, "closed": 0, "direct_sends": 0, "partial_sends": 0, "transport_writes": 0, "bytes_sent": 0}
+
+
+def stats() -> dict[str, int]:
+    """Return what this twin has counted since the process began."""
+    return dict(_counters)
 
 
 class Wire:
     """A connection's state and its output."""
 
-    __slots__ = ("__weakref__", "_out", "_out_size", "_state", "transport")
+    __slots__ = ("__weakref__", "_out", "_out_size", "_state", "transport", "written")
 
     def __init__(self) -> None:
         self._state: int = State.IDLE
@@ -27,6 +34,8 @@ class Wire:
         self._out_size = 0
         #: The asyncio transport, or whatever has its `write`.
         self.transport: Any = None
+        #: Bytes that went to the transport so far.
+        self.written = 0
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle 'Wire' object")
@@ -48,9 +57,12 @@ class Wire:
         """Begin: from now on what is written goes to `transport`."""
         self.transport = transport
         self.event(Event.ACCEPT)
+        _counters["opened"] += 1
 
     def detach(self) -> None:
         """The transport is gone."""
+        if self.transport is not None:
+            _counters["closed"] += 1
         self.transport = None
         self._out.clear()
         self._out_size = 0
@@ -70,6 +82,9 @@ class Wire:
     def flush(self) -> None:
         """Hand what is to be sent to the transport."""
         if self._out and self.transport is not None and self._state != State.CLOSED:
+            _counters["transport_writes"] += 1
+            _counters["bytes_sent"] += self._out_size
+            self.written += self._out_size
             self.transport.write(self.take_output())
         if self._state == State.CLOSING:
             self.finish_closing()

@@ -10,12 +10,16 @@ __all__ = [
     "HEADER_COUNT_LIMIT",
     "HEAD_LIMIT",
     "JOIN_LIMIT",
+    "JSON_LARGE",
+    "JSON_SLICE",
+    "JSON_SLICE_BYTES",
     "PIPELINE_HIGH_WATER",
     "READ_BUFFER_SIZE",
     "REQUEST_LINE_LIMIT",
     "SERVER_FIELD_LIMIT",
     "SMALL_FILE_LIMIT",
     "STREAM_GATHER",
+    "STREAM_TURN",
     "TRAILER_LIMIT",
     "UNREAD_BODY_LIMIT",
     "WHOLE_BODY_MAXIMUM",
@@ -57,11 +61,21 @@ PIPELINE_HIGH_WATER = 64 * 1024
 #: From this size on the compiled twin sends a body beside its head, in one call, instead of copying it behind the head.
 JOIN_LIMIT = 16 * 1024
 
+#: A returned value of this weight (see the twin `weight`) is encoded in slices, each of the second weight and about the
+#: third size, in bytes, with a turn of the loop behind each. Lighter ones take about a millisecond in one go.
+JSON_LARGE = 16 * 1024
+JSON_SLICE = 4 * 1024
+JSON_SLICE_BYTES = 128 * 1024
+
 #: A file up to this size is read whole, in the step that opens it.
 SMALL_FILE_LIMIT = 64 * 1024
 
 #: Pieces of a stream are gathered until they are worth this write, or until the producer waits.
-STREAM_GATHER = 16 * 1024
+STREAM_GATHER = 64 * 1024
+
+#: What a producer that never waits may send before the other connections, and the news that the peer has gone, get
+#: their turn: pieces, each counted once and once more for every full KiB.
+STREAM_TURN = 256
 
 #: A body of which at least so much is to come is received into its own memory, once somebody waits for all of it.
 WHOLE_BODY_MINIMUM = 16 * 1024

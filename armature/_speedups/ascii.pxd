@@ -4,7 +4,11 @@ cdef extern from *:
     """
     #include <string.h>
     #include <stdint.h>
-    #if defined(__SSE2__) || defined(_M_X64)
+    #ifndef ARMATURE_HOT_08_SIMD
+    #define ARMATURE_HOT_08_SIMD 1
+    #endif
+    #if !ARMATURE_HOT_08_SIMD
+    #elif defined(__SSE2__) || defined(_M_X64)
     #include <emmintrin.h>
     #define ARMATURE_SSE2 1
     #elif defined(__aarch64__) || defined(_M_ARM64)

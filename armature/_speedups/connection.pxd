@@ -1,7 +1,8 @@
 from armature._speedups.buffers cimport BodyBuffer, Buffer
+from armature._speedups.chunked cimport ChunkedParser
 from armature._speedups.dispatch cimport Endpoint
 from armature._speedups.exchange cimport Exchange
-from armature._speedups.parser cimport ChunkedParser, HeadParser
+from armature._speedups.parser cimport Field, Head, HeadParser
 from armature._speedups.router cimport Match, RadixRouter
 
 cdef class Connection(Exchange):
@@ -19,7 +20,11 @@ cdef class Connection(Exchange):
     cdef long long _body_size, _body_limit
     cdef readonly object _receiver
     cdef public bint reading_paused, write_paused
+    cdef public long long allowance     # how many more requests are answered; below zero, any number
+    cdef public double since            # when the present wait began, by the dispatcher's `now`
 
+    cdef int received(self, Py_ssize_t size) except -1
+    cdef const Head* head(self, const char** base, const Field** fields) noexcept
     cdef int feed(self, const char* data, Py_ssize_t size) except -1
     cdef int feed_heads(self, const char* data, Py_ssize_t size) except -1
     cdef int run_heads(self, const char* data, Py_ssize_t size) except -1

@@ -12,13 +12,17 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 from armature._speedups.ascii cimport exact_bytes
 from armature._speedups.buffers cimport BodyBuffer, Buffer
+from armature._speedups.chunked cimport ChunkedParser
+from armature._speedups.clock cimport monotonic_ns
 from armature._speedups.dispatch cimport Endpoint
 from armature._speedups.exchange cimport Exchange, decimal_number
 from armature._speedups.message cimport Request
-from armature._speedups.parser cimport ChunkedParser, HeadParser
+from armature._speedups.parser cimport Field, Head, HeadParser
 from armature._speedups.router cimport Match, RadixRouter
+from armature._speedups.switches cimport HOT_12, HOT_19, HOT_30, HOT_30_BODY, HOT_30_WHOLE, HOT_35
 
 from armature._spec import plan as _plan
+from armature._spec.deadlines import Wait as _Wait
 from armature._spec.limits import (
     PIPELINE_HIGH_WATER as _PIPELINE_HIGH_WATER,
     UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
@@ -69,6 +73,11 @@ cdef enum:
     TAKES_PARAMS = 2
     STR = 0
     INT = 1
+    WAIT_NOTHING = 0
+    WAIT_IDLE = 1
+    WAIT_HEAD = 2
+    WAIT_BODY = 3
+    WAIT_UNSENT = 4
     HEAD_METHOD = 1
     CONNECT_METHOD = 5
 
@@ -76,6 +85,7 @@ assert [state.value for state in (_State.CONNECTED, _State.READING, _State.PROCE
 assert [state.value for state in (_State.WRITING, _State.DRAINING, _State.CLOSING, _State.CLOSED)] == [4, 5, 6, 7]
 assert [event.value for event in (_Event.DATA_READY, _Event.REQUEST_COMPLETE)] == [1, 2]
 assert [event.value for event in (_Event.RESPONSE_READY, _Event.WRITE_COMPLETE, _Event.KEEP_ALIVE)] == [3, 4, 5]
+assert [_Wait.NOTHING, _Wait.IDLE, _Wait.HEAD, _Wait.BODY, _Wait.UNSENT] == [0, 1, 2, 3, 4]
 assert (_Event.ERROR.value, _Event.CLOSE.value) == (7, 8)
 assert (_plan.CALL_BARE, _plan.CALL_REQUEST, _plan.CALL_PARAMS, _plan.KIND_STR, _plan.KIND_INT) == (0, 1, 2, 0, 1)
 
@@ -86,17 +96,39 @@ cdef Py_ssize_t _whole_body_minimum = _WHOLE_BODY_MINIMUM
 cdef Py_ssize_t _whole_body_maximum = _WHOLE_BODY_MAXIMUM
 cdef tuple _nothing = ()
 
-cdef long long _requests = 0
-cdef long long _bodies_in_place = 0
-cdef long long _refused = 0
+# A cache line apart from everything else, so that threads of a free-threaded build share none by accident.
+cdef struct Counters:
+    char before[64]
+    long long requests
+    long long pipelined
+    long long refused
+    long long materialised
+    long long reads
+    long long bytes_received
+    long long heads_in_pieces
+    long long bodies_in_place
+    long long bodies_in_pieces
+    long long bodies_whole
+    long long continues
+    char after[64]
+
+cdef Counters _counts
 
 
 def stats():
     """Return what this twin has counted since the process began."""
     return {
-        "requests": _requests,
-        "bodies_in_place": _bodies_in_place,
-        "refused": _refused,
+        "requests": _counts.requests,
+        "pipelined": _counts.pipelined,
+        "refused": _counts.refused,
+        "materialised": _counts.materialised,
+        "reads": _counts.reads,
+        "bytes_received": _counts.bytes_received,
+        "heads_in_pieces": _counts.heads_in_pieces,
+        "bodies_in_place": _counts.bodies_in_place,
+        "bodies_in_pieces": _counts.bodies_in_pieces,
+        "bodies_whole": _counts.bodies_whole,
+        "continues": _counts.continues,
     }
 
 
@@ -125,6 +157,8 @@ cdef class Connection(Exchange):
         self._carry = Buffer()
         self._base = NULL
         self._body_in_place = -1
+        self.allowance = -1
+        self.since = self._dispatcher.now
 
     # What the connection is.
 
@@ -148,6 +182,47 @@ cdef class Connection(Exchange):
         """Whether the peer may still be sending what will never be read."""
         return self._unread
 
+    def overdue(self, now, idle, head, body, rate):
+        """Say what the connection has been waiting for longer than it may; a `Wait`.
+
+        Args:
+            now: The time, by the loop's clock.
+            idle: Seconds that it may be without a request.
+            head: Seconds for a whole head, from its first byte.
+            body: Seconds for a whole body, and for as many more as its bytes would take at `rate`.
+            rate: The slowest that a peer may be, in bytes a second.
+        """
+        cdef double waited = <double> now - self.since
+        cdef int state = self._state
+        if state == CONNECTED:
+            return WAIT_IDLE if waited > <double> idle else WAIT_NOTHING
+        if state == READING:
+            return WAIT_HEAD if waited > <double> head else WAIT_NOTHING
+        if (
+            self._body_left
+            and not self.reading_paused
+            and not self._continue
+            and PROCESSING <= state <= DRAINING
+            and waited > <double> body + self._body_size / <double> rate
+        ):
+            return WAIT_BODY
+        return WAIT_UNSENT if self.unsent() else WAIT_NOTHING
+
+    def unsent(self):
+        """Whether bytes wait for the peer to take them."""
+        if self.write_paused:
+            return True
+        return self._through_transport and self.transport is not None and self.transport.get_write_buffer_size() > 0
+
+    def timed_out(self):
+        """Refuse what has not arrived in time: a head, or a body (RFC 9110 section 15.5.9)."""
+        if self._state == READING:
+            self.refuse(ProtocolError(408, "the request did not arrive in time"))
+        else:
+            self.body_failed(ProtocolError(408, "the body of the request did not arrive in time"))
+        if self._state == CLOSING:
+            self.push()
+
     # Bytes in.
 
     def get_buffer(self, sizehint):
@@ -165,12 +240,17 @@ cdef class Connection(Exchange):
             return
         if not 0 <= size <= len(self._dispatcher.read_buffer):
             raise ValueError(f"the buffer does not have {nbytes} bytes")
+        self.received(size)
+
+    cdef int received(self, Py_ssize_t size) except -1:
+        """Take what was received into the shared buffer."""
         if self._state == CLOSING:
             self.discarded(size)
-            return
+            return 0
         self.feed(self._dispatcher.read_memory, size)
         if self._out.data != NULL or self._state == CLOSING:
             self.push()
+        return 0
 
     def data_received(self, data):
         """Take received bytes, answer every request that is complete, and send the answers together."""
@@ -205,6 +285,10 @@ cdef class Connection(Exchange):
     cdef int feed(self, const char* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t used
         cdef Buffer waiting
+        _counts.reads += 1
+        _counts.bytes_received += size
+        if self._state == CONNECTED:
+            self.since = self._dispatcher.now
         if self._state == CONNECTED or self._state == READING:
             if self._dispatcher._entered or self.write_paused:
                 # A handler of this loop feeds us from inside its own step, or the peer does not read: later.
@@ -257,6 +341,7 @@ cdef class Connection(Exchange):
                 self.refuse(error)
                 return 0
             if end < 0:
+                _counts.heads_in_pieces += 1
                 self._carry.add(data + position, size - position)
                 return 0
             position += end
@@ -271,17 +356,18 @@ cdef class Connection(Exchange):
                 if position < size and PROCESSING <= self._state <= DRAINING:
                     self.keep(data + position, size - position)
                 return 0
-            if self._out.end - self._out.start >= _write_high_water:
+            if not HOT_19 or self._out.end - self._out.start >= _write_high_water:
                 self.push()
             if self.write_paused:
                 if position < size:
                     self.keep(data + position, size - position)
                 return 0
+            if position < size:
+                _counts.pipelined += 1
         return 0
 
     cdef Py_ssize_t dispatch(self, const char* base, Py_ssize_t head_size, const char* rest, Py_ssize_t size) except -1:
         """Dispatch the request whose head was just parsed; return how many bytes of `rest` are its body."""
-        global _requests
         cdef HeadParser parser = self._parser
         cdef Match* match = &self._match
         cdef Endpoint endpoint
@@ -289,7 +375,7 @@ cdef class Connection(Exchange):
         cdef PyObject* argument
         cdef int done
         cdef object error
-        _requests += 1
+        _counts.requests += 1
         self.move(ON_REQUEST_COMPLETE)
         if parser.head.path_size:
             self._router.match(
@@ -306,11 +392,16 @@ cdef class Connection(Exchange):
         self._head_size = head_size
         self._body_in_place = -1
         self._minor = parser.head.minor
+        self.allowance -= 1
+        if self.allowance == 0:
+            self.closing = True
         self._keep_alive = parser.head.keep_alive and not self.closing
         self._head_only = parser.head.method_id == HEAD_METHOD
         self._continue = parser.head.expect_continue
         self._failed = self._streaming = False
         self._body_left = 0
+        if self.report is not None:
+            self.started = monotonic_ns()
         try:
             if parser.head.method_id == CONNECT_METHOD:
                 # What follows the head of a CONNECT is no HTTP (RFC 9110 section 9.3.6).
@@ -334,6 +425,8 @@ cdef class Connection(Exchange):
                 used = self.begin_body(rest, size, parser.head.content_length, endpoint.body_limit)
                 if self._state != PROCESSING:
                     return used
+            if not HOT_12:
+                self.materialise()
             if endpoint.mode == BARE:
                 done = self._dispatcher.call(self, <PyObject*> endpoint.call, NULL, 0)
             elif endpoint.mode == TAKES_PARAMS:
@@ -341,6 +434,8 @@ cdef class Connection(Exchange):
             else:
                 # No reference of our own: one more would look like somebody who keeps the request.
                 self.materialise()
+                if not HOT_30:
+                    self._request.detach()
                 argument = <PyObject*> self._request
                 done = self._dispatcher.call(self, <PyObject*> endpoint.call, &argument, 1)
             if not done and self._base != NULL:
@@ -351,6 +446,13 @@ cdef class Connection(Exchange):
                 Py_DECREF(match.values)
                 match.values = NULL
         return used
+
+    cdef const Head* head(self, const char** base, const Field** fields) noexcept:
+        if self._request is not None or self._base == NULL:
+            return Exchange.head(self, base, fields)
+        base[0] = self._base
+        fields[0] = self._parser.fields
+        return &self._parser.head
 
     cdef Request current(self):
         if self._request is None and self._base != NULL:
@@ -364,6 +466,7 @@ cdef class Connection(Exchange):
         cdef Py_ssize_t i
         if request is not None:
             return request
+        _counts.materialised += 1
         request = <Request> new_object(self._request_class, _nothing)
         request.connection = self
         request.endpoint = self._endpoint
@@ -406,7 +509,7 @@ cdef class Connection(Exchange):
                     text = path + match.start[i]
                     size = match.length[i]
                 if kinds[i] == INT:
-                    if not decimal_number(text, size, &number):
+                    if not HOT_35 or not decimal_number(text, size, &number):
                         self.materialise()
                         argument = <PyObject*> self._request
                         return self._dispatcher.call(self, <PyObject*> endpoint.plan, &argument, 1)
@@ -426,18 +529,19 @@ cdef class Connection(Exchange):
     # The request's body.
 
     cdef Py_ssize_t begin_body(self, const char* data, Py_ssize_t size, long long length, long long limit) except -1:
-        global _bodies_in_place
         cdef Request request
         if length > 0:
-            if size >= length:
+            if HOT_30_BODY and size >= length:
                 self._body_in_place = length
-                _bodies_in_place += 1
+                _counts.bodies_in_place += 1
                 return length
             self._body_left = length
             self._chunks = None
         else:
             self._body_left = -1
             self._chunks = ChunkedParser()
+        _counts.bodies_in_pieces += 1
+        self.since = self._dispatcher.now
         request = self.materialise()
         request.body_bytes = None
         self._receiver = request.receiver = self.open_body(request, limit, length if length > 0 else None)
@@ -491,6 +595,7 @@ cdef class Connection(Exchange):
 
     cdef int receive_whole(self) except -1:
         """From here on the body goes straight into the memory that it will have as a whole."""
+        _counts.bodies_whole += 1
         self._whole = BodyBuffer(self._body_size + self._body_left)
         for chunk in self._receiver.hand_back():
             self._whole.add(chunk)
@@ -528,14 +633,17 @@ cdef class Connection(Exchange):
 
     def resume_body(self):
         """The receiver has room, or somebody began to read: let the peer send."""
+        self.since = self._dispatcher.now
         if self._continue and self._state == PROCESSING:
             # RFC 9110 section 10.1.1
             self._continue = False
+            _counts.continues += 1
             self._out.add(b"HTTP/1.1 100 Continue\r\n\r\n", 25)
             if not self._feeding:
                 self.push()
         if (
-            _whole_body_minimum <= self._body_left <= _whole_body_maximum
+            HOT_30_WHOLE
+            and _whole_body_minimum <= self._body_left <= _whole_body_maximum
             and self._whole is None
             and self._receiver.reads_whole
         ):
@@ -558,9 +666,11 @@ cdef class Connection(Exchange):
             self.drop_request()
             self._whole = None
             self._receiver.discard()
+            self.since = self._dispatcher.now
             if self.reading_paused:
                 self.resume_reading()
         if not self._feeding:
+            self.since = self._dispatcher.now
             self.push()
             if self._state == CONNECTED and (self._carry.data != NULL or self.reading_paused):
                 self._dispatcher.loop.call_soon(self.resume)
@@ -590,9 +700,8 @@ cdef class Connection(Exchange):
 
     def refuse(self, error):
         """Answer a peer that broke the protocol, and close."""
-        global _refused
         cdef bytes body = error.message.encode("ascii") + b"\n"
-        _refused += 1
+        _counts.refused += 1
         self.move(ON_ERROR)
         self._keep_alive = False
         self._unread = True

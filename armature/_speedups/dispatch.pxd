@@ -30,6 +30,7 @@ cdef class Dispatcher:
     cdef readonly object context, loop, read_buffer
     cdef char* read_memory
     cdef public long long suspended, tasks
+    cdef public double now          # of the loop's clock, as of the last sweep
 
     cdef int call(self, object owner, PyObject* function, PyObject** arguments, Py_ssize_t count) except -1
     cdef int drive(self, object owner, object context, object coroutine) except -1

@@ -13,6 +13,8 @@ from cpython.contextvars cimport PyContext_Copy, PyContext_Enter, PyContext_Exit
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
+from armature._speedups.switches cimport RUN_09, RUN_09_BATCH
+
 import asyncio
 import asyncio.tasks
 import collections.abc
@@ -22,7 +24,7 @@ from contextvars import copy_context
 from armature._spec.limits import BODY_LIMIT as _BODY_LIMIT, READ_BUFFER_SIZE as _READ_BUFFER_SIZE
 from armature._spec.plan import CALL_BARE, CALL_PARAMS, CALL_REQUEST
 
-__all__ = ["Dispatcher", "Driver", "Endpoint"]
+__all__ = ["Dispatcher", "Driver", "Endpoint", "stats"]
 
 cdef extern from "Python.h":
     int PyCoro_CheckExact(PyObject* value) noexcept
@@ -51,6 +53,27 @@ cdef object _callbacks = sys.intern("_callbacks")
 # From 3.12 on a Task can make its first step while it is created, and so parks at once.
 cdef dict _EAGER = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 cdef bint _UNCANCEL_CLEARS = sys.version_info >= (3, 13)
+
+# A cache line apart from everything else, so that threads of a free-threaded build share none by accident.
+cdef struct Counters:
+    char before[64]
+    long long batches
+    long long suspended
+    long long tasks
+    long long spares_replaced
+    char after[64]
+
+cdef Counters _counts
+
+
+def stats():
+    """Return what this twin has counted since the process began."""
+    return {
+        "batches": _counts.batches,
+        "suspended": _counts.suspended,
+        "tasks": _counts.tasks,
+        "spares_replaced": _counts.spares_replaced,
+    }
 
 
 cdef object _caught():
@@ -91,7 +114,8 @@ cdef class Endpoint:
         mode: One of `CALL_BARE`, `CALL_REQUEST`, `CALL_PARAMS` of `armature._spec.plan`.
         kinds: For `CALL_PARAMS`: one `KIND_*` per path parameter.
         plan: For `CALL_PARAMS`: the general way, `plan(request)`, taken when a parameter does not convert.
-        encode: Turns a returned value that is no `Response` into one, where the native rules do not do.
+        encode: Turns a returned value that is no `Response` into one, or into a coroutine that returns one, where the
+            native rules do not do.
         native: Whether dict, list, str, bytes and None are answered by the connection itself.
         on_error: Turns an exception into a response, or into a coroutine that returns one.
         dumps: Encodes a dict or list as JSON.
@@ -358,6 +382,7 @@ cdef class Dispatcher:
         self.read_memory = PyByteArray_AS_STRING(memory)
         self.suspended = 0
         self.tasks = 0
+        self.now = 0.0
 
     @property
     def entered(self):
@@ -413,9 +438,11 @@ cdef class Dispatcher:
     cdef int begin(self) except -1:
         if self._spare is None:
             self.tasks += 1
+            _counts.tasks += 1
             self._spare = Driver(self)
         _enter_task(self.loop, self._spare.task)
         self._entered = True
+        _counts.batches += 1
         return 0
 
     cdef int end(self) except -1:
@@ -467,8 +494,15 @@ cdef class Dispatcher:
         if coroutine is not None and not self.drive(owner, context, coroutine):
             return 0
         spare = self._spare
-        if spare.cancel_requested or spare._wakeup is None or getattr(spare.task, _callbacks) is not None:
+        if (
+            not RUN_09
+            or spare.cancel_requested
+            or spare._wakeup is None
+            or getattr(spare.task, _callbacks) is not None
+        ):
             self._replace(spare)
+        if not RUN_09_BATCH:
+            self.end()
         return 1
 
     cdef int drive(self, object owner, object context, object coroutine) except -1:
@@ -498,13 +532,15 @@ cdef class Dispatcher:
     def _suspend(self, owner, context, coroutine, awaited):
         cdef Driver spare = self._spare
         self.suspended += 1
+        _counts.suspended += 1
         self.end()
         self._spare = None
         spare.adopt(owner, context, coroutine, awaited)
 
     def _replace(self, spare):
         # A handler that cancelled its own Task, or hung callbacks on it, has used it up.
-        if spare.cancel_requested or spare.task._callbacks or spare.task._must_cancel:
+        if not RUN_09 or spare.cancel_requested or spare.task._callbacks or spare.task._must_cancel:
+            _counts.spares_replaced += 1
             self.end()
             self._spare = None
             spare.retire()

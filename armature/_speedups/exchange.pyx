@@ -5,11 +5,15 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from armature._speedups.ascii cimport exact_bytes
 from armature._speedups.dispatch cimport Endpoint
 from armature._speedups.message cimport Request, Response
+from armature._speedups.parser cimport Field, Head
+from armature._speedups.switches cimport HOT_22, HOT_27, HOT_35_NATIVE
+from armature._speedups.weight cimport LEVELS, weight
 from armature._speedups.wire cimport Wire
 from armature._speedups.writer cimport LENGTH_CHUNKED, LENGTH_FROM_FIELDS, LENGTH_NONE, write_chunk
 
 from armature._spec.limits import (
     JOIN_LIMIT as _JOIN_LIMIT,
+    JSON_LARGE as _JSON_LARGE,
     STREAM_GATHER as _STREAM_GATHER,
     UNREAD_BODY_LIMIT as _UNREAD_BODY_LIMIT,
 )
@@ -30,13 +34,28 @@ assert _Event.RESPONSE_READY.value == ON_RESPONSE_READY
 cdef Py_ssize_t _unread_body_limit = _UNREAD_BODY_LIMIT
 cdef Py_ssize_t _stream_gather = _STREAM_GATHER
 cdef Py_ssize_t _join_limit = _JOIN_LIMIT
+cdef long long _json_large = _JSON_LARGE
 
-cdef long long _responses_joined = 0
+# A cache line apart from everything else, so that threads of a free-threaded build share none by accident.
+cdef struct Counters:
+    char before[64]
+    long long responses_joined
+    long long large_bodies
+    long long streams
+    long long stream_pieces
+    char after[64]
+
+cdef Counters _counts
 
 
 def stats():
     """Return what this twin has counted since the process began."""
-    return {"responses_joined": _responses_joined}
+    return {
+        "responses_joined": _counts.responses_joined,
+        "large_bodies": _counts.large_bodies,
+        "streams": _counts.streams,
+        "stream_pieces": _counts.stream_pieces,
+    }
 
 
 async def _await(value):
@@ -93,9 +112,9 @@ cdef class Exchange(Wire):
                     return self.send_stream(self.materialise(), response)
                 self.answer(response._status, response._fields, response._content_type, response._body)
                 return None
-            if endpoint.native:
+            if HOT_35_NATIVE and endpoint.native:
                 kind = type(value)
-                if kind is dict or kind is list:
+                if (kind is dict or kind is list) and weight(value, _json_large, LEVELS) < _json_large:
                     self.answer(endpoint.status, None, b"application/json", endpoint.dumps(value))
                     return None
                 if kind is str:
@@ -110,9 +129,12 @@ cdef class Exchange(Wire):
             if hasattr(type(value), "__await__"):
                 return _await(value)
             answer = endpoint.encode(value)
-            if not isinstance(answer, Response):
-                raise TypeError(f"the encoder returned {type(answer).__name__}, not a response")
-            return self.on_value(answer)
+            if isinstance(answer, Response):
+                return self.on_value(answer)
+            if hasattr(type(answer), "__await__"):
+                # JSON that is large is encoded in slices.
+                return _await(answer)
+            raise TypeError(f"the encoder returned {type(answer).__name__}, not a response")
         except Exception as error:
             return self.on_error(error)
 
@@ -130,7 +152,10 @@ cdef class Exchange(Wire):
         if self._failed or not isinstance(error, Exception):
             self.handler_failed(self.materialise(), error)
             self._keep_alive = False
-            self.answer(500, None, b"text/plain; charset=utf-8", b"Internal Server Error")
+            if self.late:
+                self.answer(503, None, b"text/plain; charset=utf-8", b"Service Unavailable")
+            else:
+                self.answer(500, None, b"text/plain; charset=utf-8", b"Internal Server Error")
             return None
         self._failed = True
         try:
@@ -147,7 +172,6 @@ cdef class Exchange(Wire):
         self.answer(complete._status, complete._fields, complete._content_type, complete._body)
 
     cdef int answer(self, int status, list fields, bytes content_type, bytes body) except -1:
-        global _responses_joined
         cdef Py_ssize_t length, size
         exact_bytes(body)
         size = length = PyBytes_GET_SIZE(body)
@@ -162,16 +186,17 @@ cdef class Exchange(Wire):
                     length = LENGTH_FROM_FIELDS
                 size = 0
         if self._out.data != NULL:
-            _responses_joined += 1
+            _counts.responses_joined += 1
         self._writer.write_head(self._out, status, fields, content_type, length, self.persistence(fields))
         # From here on nothing can fail: what cannot be written was an error of the handler.
         self.move(ON_RESPONSE_READY)
-        if size >= _join_limit and self.transport is not None:
+        if HOT_22 and size >= _join_limit and self.transport is not None:
+            _counts.large_bodies += 1
             self.send_large(body)
         elif size:
             self._out.add(PyBytes_AS_STRING(body), size)
-        if self.report:
-            self.answered(status, size)
+        if self.report is not None:
+            self.report(self, status, size)
         return self.finish()
 
     cdef int persistence(self, list fields) except -1:
@@ -192,7 +217,6 @@ cdef class Exchange(Wire):
 
     def start_stream(self, response):
         """Send the head of a streamed response; return whether a body is to follow."""
-        global _responses_joined
         cdef Response streamed = response
         cdef list fields = streamed._fields
         cdef int status = streamed._status
@@ -201,6 +225,7 @@ cdef class Exchange(Wire):
         self._stream_chunked = False
         self._gathering = False
         self.stream_size = 0
+        _counts.streams += 1
         if status == 204 or status == 304:
             length = LENGTH_NONE
         else:
@@ -216,7 +241,7 @@ cdef class Exchange(Wire):
                     if not self._head_only:
                         self._keep_alive = False
         if self._out.data != NULL:
-            _responses_joined += 1
+            _counts.responses_joined += 1
         self._writer.write_head(self._out, status, fields, streamed._content_type, length, self.persistence(fields))
         self.move(ON_RESPONSE_READY)
         return not self._head_only and status != 204 and status != 304
@@ -260,8 +285,9 @@ cdef class Exchange(Wire):
         if PyBytes_GET_SIZE(data) == 0:
             return
         self.put_chunk(data)
+        _counts.stream_pieces += 1
         self.stream_size += PyBytes_GET_SIZE(data)
-        if not self._gathering or self._out.end - self._out.start >= _stream_gather:
+        if not HOT_27 or not self._gathering or self._out.end - self._out.start >= _stream_gather:
             self._gathering = True
             self.progress = True
             self.push()
@@ -288,6 +314,8 @@ cdef class Exchange(Wire):
     def sent_outside(self, count):
         """Note that `count` bytes of the streamed body were sent by other means, such as `sendfile`."""
         self._stream_left -= count
+        self.stream_size += count
+        self.written += count
 
     # What the connection does next.
 
@@ -304,6 +332,15 @@ cdef class Exchange(Wire):
         self._streaming = False
         return 0
 
+    cdef const Head* head(self, const char** base, const Field** fields) noexcept:
+        """The head of the request in flight, with where it stands, and its fields; NULL if there is none."""
+        cdef Request request = self._request
+        if request is None:
+            return NULL
+        base[0] = request._base
+        fields[0] = request._fields
+        return request._head
+
     cdef Request current(self):
         """The request in flight, or None."""
         return self._request
@@ -317,9 +354,6 @@ cdef class Exchange(Wire):
     def send_stream(self, request, response):
         """Send a streamed response."""
         raise TypeError("a Connection without a cold half cannot stream; use HTTPProtocol")
-
-    def answered(self, status, size):
-        """A response was written."""
 
     def handler_failed(self, request, error):
         """A handler and its error handler both failed."""

@@ -13,6 +13,7 @@ from libc.string cimport memchr, memcpy
 
 from armature._speedups.ascii cimport find_not_in
 from armature._speedups.parser cimport Field, Head, field_id, field_name, method_name
+from armature._speedups.switches cimport HOT_13_CHECKED
 
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
@@ -76,7 +77,7 @@ cdef bytes _field_name(object name):
     cdef bytes raw
     cdef const char* end
     cdef PyObject* known
-    if type(name) is str:
+    if HOT_13_CHECKED and type(name) is str:
         known = PyDict_GetItem(_checked_names, name)
         if known != NULL:
             return <bytes> <object> known
@@ -487,7 +488,7 @@ cdef bytes _media_type(object content_type):
     cdef object known
     if type(content_type) is not str:
         return check_field("content-type", content_type)[1]
-    known = _media_types.get(content_type)
+    known = _media_types.get(content_type) if HOT_13_CHECKED else None
     if known is None:
         known = check_field("content-type", content_type)[1]
         if len(_media_types) < 64:

@@ -52,21 +52,7 @@ cdef class HeadParser:
     cdef int _finish(self, const char* data) except -1
     cdef int _transfer_encoding(self) except -1
 
+cdef int refuse(int status, str message) except -1
 cdef uint8_t field_id(const char* name, Py_ssize_t size) noexcept
 cdef object field_name(const char* data, const Field* field)
 cdef object method_name(const char* data, const Head* head)
-
-cdef class ChunkedParser:
-    cdef int _state
-    cdef uint32_t _extension_limit, _trailer_limit
-    cdef int64_t _left
-    cdef Py_ssize_t _extensions, _trailer_size
-    cdef object _line
-    cdef readonly bint done
-    cdef readonly list trailers
-
-    cdef Py_ssize_t run(self, const char* data, Py_ssize_t size, list pieces) except -1
-    cdef int _judge(self, bytes line) except -1
-    cdef int _check_partial(self) except -1
-    cdef int _size(self, bytes line) except -1
-    cdef int _trailer(self, bytes line) except -1

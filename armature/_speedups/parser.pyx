@@ -1,8 +1,8 @@
-"""Parsing of HTTP/1.1 request heads and chunked bodies (RFC 9112), strictly.
+"""Parsing of HTTP/1.1 request heads (RFC 9112), strictly.
 
-Both parsers work line by line, in place, and can be stopped and continued anywhere: a line is judged as soon
-as it is complete, so that what is refused, and when, does not depend on how the stream was cut. Whatever two
-readers of the same bytes could understand differently is refused (RFC 9112 sections 2.2, 5.1, 5.2, 6.1, 6.3, 7.1).
+The parser works line by line, in place, and can be stopped and continued anywhere: a line is judged as soon as it
+is complete, so that what is refused, and when, does not depend on how the stream was cut. Whatever two readers of
+the same bytes could understand differently is refused (RFC 9112 sections 2.2, 5.1, 5.2, 6.1, 6.3).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -11,27 +11,26 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from armature._speedups.ascii cimport exact_bytes, find_control, find_not_in, same_token
+from armature._speedups.switches cimport HOT_08, HOT_09, HOT_09_NAMES, HOT_10
 
 import re
 import sys
 
-from armature._spec.abnf import FIELD_VALUE, HEX_VALUE, HOST, LOWER, QUOTED_TEXT, TARGET, TOKEN, char_class
+from armature._spec.abnf import HEX_VALUE, HOST, LOWER, TARGET, TOKEN
 from armature._spec.fields import FIELDS, FRAMING
 from armature._spec.limits import (
-    CHUNK_EXTENSION_LIMIT as _CHUNK_EXTENSION_LIMIT,
     EMPTY_LINE_LIMIT as _EMPTY_LINE_LIMIT,
     HEAD_LIMIT as _HEAD_LIMIT,
     HEADER_COUNT_LIMIT as _HEADER_COUNT_LIMIT,
     REQUEST_LINE_LIMIT as _REQUEST_LINE_LIMIT,
-    TRAILER_LIMIT as _TRAILER_LIMIT,
 )
 from armature._spec.methods import METHODS, OTHER
 from armature.exceptions import ProtocolError
 
-__all__ = ["ChunkedParser", "HeadParser"]
+__all__ = ["HeadParser"]
 
 # The tables of armature/_spec, as C arrays; the bytes objects behind them live as long as the module.
-_kept_tables = (TOKEN, TARGET, HOST, HEX_VALUE, FIELD_VALUE)
+_kept_tables = (TOKEN, TARGET, HOST, HEX_VALUE)
 cdef const unsigned char* _token = <const unsigned char*> PyBytes_AS_STRING(TOKEN)
 cdef const unsigned char* _target_chars = <const unsigned char*> PyBytes_AS_STRING(TARGET)
 cdef const unsigned char* _host_chars = <const unsigned char*> PyBytes_AS_STRING(HOST)
@@ -64,6 +63,7 @@ cdef uint64_t _multiplier = 0
 cdef const char* _names[256]
 cdef uint8_t _name_sizes[256]
 cdef tuple _name_objects = tuple(name.encode("ascii") for name in FIELDS)
+cdef uint8_t _name_count = len(FIELDS)
 
 
 cdef inline uint32_t _hash(const char* name, Py_ssize_t size, uint64_t multiplier) noexcept:
@@ -112,6 +112,11 @@ cdef uint8_t field_id(const char* name, Py_ssize_t size) noexcept:
     cdef uint8_t known
     if size <= 0 or size > 255:
         return UNKNOWN
+    if not HOT_09:
+        for known in range(_name_count):
+            if _name_sizes[known] == size and same_token(name, _names[known], size):
+                return known
+        return UNKNOWN
     known = _slots[_hash(name, size, _multiplier)]
     if known != UNKNOWN and _name_sizes[known] == size and same_token(name, _names[known], size):
         return known
@@ -120,7 +125,7 @@ cdef uint8_t field_id(const char* name, Py_ssize_t size) noexcept:
 
 cdef object field_name(const char* data, const Field* field):
     """Return a field's name in lower case; the same object for a known name every time."""
-    if field.known != UNKNOWN:
+    if HOT_09_NAMES and field.known != UNKNOWN:
         return _name_objects[field.known]
     return PyBytes_FromStringAndSize(data + field.name, field.name_size).translate(LOWER)
 
@@ -132,7 +137,8 @@ cdef object method_name(const char* data, const Head* head):
     return PyBytes_FromStringAndSize(data + head.method, head.method_size).decode("ascii")
 
 
-cdef int _refuse(int status, str message) except -1:
+cdef int refuse(int status, str message) except -1:
+    """Refuse what the peer sent."""
     raise ProtocolError(status, message)
 
 
@@ -151,7 +157,7 @@ cdef class HeadParser:
 
     def __cinit__(self):
         self.fields = self._inline
-        self._capacity = INLINE_FIELDS
+        self._capacity = INLINE_FIELDS if HOT_10 else 1
 
     def __init__(self, line_limit=_REQUEST_LINE_LIMIT, head_limit=_HEAD_LIMIT, count_limit=_HEADER_COUNT_LIMIT):
         self._line_limit = line_limit
@@ -275,7 +281,7 @@ cdef class HeadParser:
         if self.fields != self._inline:
             PyMem_Free(self.fields)
             self.fields = self._inline
-            self._capacity = INLINE_FIELDS
+            self._capacity = INLINE_FIELDS if HOT_10 else 1
 
     cdef Py_ssize_t run(self, const char* data, Py_ssize_t size) except -2:
         """Parse the head at `data`; return its size, or -1 if it is not complete."""
@@ -291,7 +297,7 @@ cdef class HeadParser:
             line = data + self._at
             # The usual field line in one pass: token ":" OWS value CRLF. Whatever is not usual, or not complete,
             # is left to the judgement below, which looks for the end of the line first.
-            if self.head.minor >= 0 and self.head.count < self._count_limit:
+            if HOT_08 and self.head.minor >= 0 and self.head.count < self._count_limit:
                 colon = find_not_in(line, end, _token)
                 if colon < end and colon[0] == c":" and colon != line:
                     value = colon + 1
@@ -315,18 +321,18 @@ cdef class HeadParser:
             if newline == NULL:
                 self._scanned = size
                 if self.head.minor < 0 and size - self._at > self._line_limit:
-                    _refuse(414, "the request line is too long")
+                    refuse(414, "the request line is too long")
                 if size > self._head_limit:
-                    _refuse(431, "the request head is too large")
+                    refuse(431, "the request head is too large")
                 return -1
             at = newline - data
             self._at = self._scanned = at + 1
             if self.head.minor < 0 and newline - line > self._line_limit:
-                _refuse(414, "the request line is too long")
+                refuse(414, "the request line is too long")
             if self._at > self._head_limit:
-                _refuse(431, "the request head is too large")
+                refuse(431, "the request head is too large")
             if newline == line or (newline - 1)[0] != c"\r":
-                _refuse(400, "a line ends in a bare LF")
+                refuse(400, "a line ends in a bare LF")
             at -= 1
             if self.head.minor < 0:
                 if line - data < at:
@@ -334,7 +340,7 @@ cdef class HeadParser:
                     continue
                 self._empty += 1
                 if self._empty > _empty_limit:
-                    _refuse(400, "too many empty lines before the request line")
+                    refuse(400, "too many empty lines before the request line")
             elif line - data < at:
                 self._field_line(data, line - data, at)
             else:
@@ -349,15 +355,15 @@ cdef class HeadParser:
         cdef const char* target
         cdef int i, minor
         if p == line or (p < stop and p[0] != c" "):
-            _refuse(400, "the method is malformed")
+            refuse(400, "the method is malformed")
         self.head.method = <uint32_t> at
         self.head.method_size = <uint32_t> (p - line)
         target = p + 1 if p < stop else p
         p = find_not_in(target, stop, _target_chars)
         if p == target or (p < stop and p[0] != c" "):
-            _refuse(400, "the request target is malformed")
+            refuse(400, "the request target is malformed")
         if p == stop:
-            _refuse(400, "the HTTP version is missing")
+            refuse(400, "the HTTP version is missing")
         end = p - data
         p += 1
         if stop - p == 8 and memcmp(p, b"HTTP/1.1", 8) == 0:
@@ -367,9 +373,9 @@ cdef class HeadParser:
         elif (
             stop - p == 8 and memcmp(p, b"HTTP/", 5) == 0 and p[6] == c"." and c"0" <= p[5] <= c"9" and c"0" <= p[7] <= c"9"
         ):
-            return _refuse(505, "the HTTP version is not supported")
+            return refuse(505, "the HTTP version is not supported")
         else:
-            return _refuse(400, "the HTTP version is malformed")
+            return refuse(400, "the HTTP version is malformed")
         for i in range(_method_count):
             if self.head.method_size == _method_sizes[i] and memcmp(line, _method_bytes[i], _method_sizes[i]) == 0:
                 self.head.method_id = i
@@ -390,25 +396,25 @@ cdef class HeadParser:
             if find_not_in(data + at, stop, _host_chars) != stop or not _authority(
                 PyBytes_FromStringAndSize(data + at, size)
             ):
-                _refuse(400, "CONNECT needs a target of the form host:port")
+                refuse(400, "CONNECT needs a target of the form host:port")
             return 0
         if data[at] != c"/":
             if size == 1 and data[at] == c"*":
                 if self.head.method_id != 6:
-                    _refuse(400, "the request target * is for OPTIONS alone")
+                    refuse(400, "the request target * is for OPTIONS alone")
                 return 0
             if size >= 7 and _http_scheme(data + at, b"http://", 7):
                 skip = 7
             elif size >= 8 and _http_scheme(data + at, b"https://", 8):
                 skip = 8
             else:
-                return _refuse(400, "the request target is malformed")
+                return refuse(400, "the request target is malformed")
             host = data + at + skip
             p = host
             while p < stop and p[0] != c"/" and p[0] != c"?" and p[0] != c"#":
                 p += 1
             if p == host or not _is_host(host, p):
-                _refuse(400, "the host of the request target is malformed")
+                refuse(400, "the host of the request target is malformed")
             self._target_host = <uint32_t> (host - data)
             self._target_host_size = <uint32_t> (p - host)
             at = p - data
@@ -434,17 +440,17 @@ cdef class HeadParser:
         cdef const char* colon
         cdef const char* value
         if self.head.count >= self._count_limit:
-            _refuse(431, "the request has too many header fields")
+            refuse(431, "the request has too many header fields")
         colon = find_not_in(line, stop, _token)
         if colon == line or colon == stop or colon[0] != c":":
             if line[0] == c" " or line[0] == c"\t":
-                _refuse(400, "a header line begins with white space (obsolete folding)")
-            _refuse(400, "a header name is malformed")
+                refuse(400, "a header line begins with white space (obsolete folding)")
+            refuse(400, "a header name is malformed")
         value = colon + 1
         while value < stop and (value[0] == c" " or value[0] == c"\t"):
             value += 1
         if find_control(value, stop) != stop:
-            _refuse(400, "a header value holds a control character")
+            refuse(400, "a header value holds a control character")
         while stop > value and ((stop - 1)[0] == c" " or (stop - 1)[0] == c"\t"):
             stop -= 1
         return self._field(data, at, colon - line, field_id(line, colon - line), value - data, stop - data)
@@ -455,15 +461,17 @@ cdef class HeadParser:
         cdef Field* field
         cdef const char* p
         cdef int64_t number
+        cdef int capacity
         if self.head.count == self._capacity:
-            fields = <Field*> PyMem_Malloc(2 * self._capacity * sizeof(Field))
+            capacity = 2 * self._capacity if HOT_10 or self._capacity > 1 else INLINE_FIELDS
+            fields = <Field*> PyMem_Malloc(capacity * sizeof(Field))
             if fields == NULL:
                 raise MemoryError()
             memcpy(fields, self.fields, self._capacity * sizeof(Field))
             if self.fields != self._inline:
                 PyMem_Free(self.fields)
             self.fields = fields
-            self._capacity *= 2
+            self._capacity = capacity
         field = &self.fields[self.head.count]
         field.name = <uint32_t> name
         field.name_size = <uint32_t> name_size
@@ -477,19 +485,19 @@ cdef class HeadParser:
         if known == KNOWN_HOST:
             self._hosts += 1
             if self._hosts > 1:
-                _refuse(400, "the request has more than one Host field")
+                refuse(400, "the request has more than one Host field")
             if not _is_host(p, data + end):
-                _refuse(400, "the Host field is malformed")
+                refuse(400, "the Host field is malformed")
             self._host_at = self.head.count - 1
         elif known == KNOWN_CONTENT_LENGTH:
             if self.head.content_length >= 0:
-                _refuse(400, "the request has more than one Content-Length field")
+                refuse(400, "the request has more than one Content-Length field")
             if not 1 <= end - value <= 18:
-                _refuse(400, "the Content-Length field is malformed")
+                refuse(400, "the Content-Length field is malformed")
             number = 0
             while p < data + end:
                 if not c"0" <= p[0] <= c"9":
-                    _refuse(400, "the Content-Length field is malformed")
+                    refuse(400, "the Content-Length field is malformed")
                 number = number * 10 + (p[0] - c"0")
                 p += 1
             self.head.content_length = number
@@ -500,7 +508,7 @@ cdef class HeadParser:
             self._connection(p, data + end)
         elif known == KNOWN_EXPECT:
             if end - value != 12 or not same_token_or_not(p, b"100-continue", 12):
-                _refuse(417, "the only expectation supported is 100-continue")
+                refuse(417, "the only expectation supported is 100-continue")
             self.head.expect_continue = True
         else:
             self.head.upgrade = True
@@ -534,7 +542,7 @@ cdef class HeadParser:
         if self._codings is not None:
             self._transfer_encoding()
         if self._hosts == 0 and head.minor == 1:
-            _refuse(400, "the request has no Host field")
+            refuse(400, "the request has no Host field")
         if self._target_host_size and self._host_at >= 0:
             # RFC 9112 section 3.2.2: the target's host wins over the Host field.
             field = &self.fields[self._host_at]
@@ -557,17 +565,17 @@ cdef class HeadParser:
     cdef int _transfer_encoding(self) except -1:
         # RFC 9112 sections 6.1 and 6.3
         if self.head.content_length >= 0:
-            _refuse(400, "the request has both Transfer-Encoding and Content-Length")
+            refuse(400, "the request has both Transfer-Encoding and Content-Length")
         if self.head.minor == 0:
-            _refuse(400, "an HTTP/1.0 request cannot have Transfer-Encoding")
+            refuse(400, "an HTTP/1.0 request cannot have Transfer-Encoding")
         codings = [coding.strip(b" \t") for coding in self._codings.translate(LOWER).split(b",")]
         if b"chunked" in codings[:len(codings) - 1] or b"" in codings:
-            _refuse(400, "the Transfer-Encoding field is malformed: chunked must be last, and once")
+            refuse(400, "the Transfer-Encoding field is malformed: chunked must be last, and once")
         if codings != [b"chunked"]:
             if codings[len(codings) - 1] != b"chunked":
                 # Section 6.3, rule 4: the end of such a body cannot be known.
-                _refuse(400, "the Transfer-Encoding field is malformed: chunked must be last, and once")
-            _refuse(501, "the only transfer coding supported is chunked")
+                refuse(400, "the Transfer-Encoding field is malformed: chunked must be last, and once")
+            refuse(501, "the only transfer coding supported is chunked")
         self.head.chunked = True
         return 0
 
@@ -619,193 +627,3 @@ cdef bint _http_scheme(const char* p, const char* lower, Py_ssize_t size) noexce
         if byte != <unsigned char> lower[i]:
             return False
     return True
-
-
-cdef enum:
-    AT_SIZE = 0
-    AT_DATA = 1
-    AT_DATA_END = 2
-    AT_TRAILER = 3
-    AT_DONE = 4
-
-_extensions = re.compile(
-    rb"(?:;[%(t)b]+(?:=(?:[%(t)b]+|\"(?:[%(q)b]|\\[\t\x20-\x7e\x80-\xff])*\"))?)*"
-    % {b"t": char_class(TOKEN), b"q": char_class(QUOTED_TEXT)}
-).fullmatch
-
-
-cdef class ChunkedParser:
-    """Takes a chunked body apart (RFC 9112 section 7.1).
-
-    `trailers` holds the trailer fields once `done` is true.
-
-    Args:
-        extension_limit: Most bytes of chunk extensions in one body.
-        trailer_limit: Most bytes of the trailer section.
-    """
-
-    def __init__(self, extension_limit=_CHUNK_EXTENSION_LIMIT, trailer_limit=_TRAILER_LIMIT):
-        self._extension_limit = extension_limit
-        self._trailer_limit = trailer_limit
-        self.reset()
-
-    def reset(self):
-        """Forget everything; the next bytes begin a new body."""
-        self._state = AT_SIZE
-        self._left = 0
-        self._extensions = 0
-        self._trailer_size = 0
-        self._line = None
-        self.done = False
-        self.trailers = []
-
-    def parse(self, data, start=0):
-        """Take body bytes out of `data`, from `start` on.
-
-        Returns:
-            Where the parser stopped (the end of `data`, unless the body ended before it), and the pieces found.
-
-        Raises:
-            ProtocolError: The framing is malformed or over a limit. The parser must be reset before it is used again.
-        """
-        cdef bytes raw = exact_bytes(data)
-        cdef Py_ssize_t at
-        cdef list pieces = []
-        if not 0 <= start <= PyBytes_GET_SIZE(raw):
-            raise ValueError(f"start {start} is outside of the data")
-        at = start
-        at += self.run(PyBytes_AS_STRING(raw) + at, PyBytes_GET_SIZE(raw) - at, pieces)
-        return at, pieces
-
-    cdef Py_ssize_t run(self, const char* data, Py_ssize_t size, list pieces) except -1:
-        """Take body bytes out of `data`; return how many bytes were used."""
-        cdef Py_ssize_t at = 0, count
-        cdef const char* newline
-        cdef const char* p
-        cdef int64_t number
-        cdef int digits
-        while at < size and not self.done:
-            if self._state == AT_DATA:
-                count = size - at
-                if count > self._left:
-                    count = self._left
-                pieces.append(PyBytes_FromStringAndSize(data + at, count))
-                at += count
-                self._left -= count
-                if self._left == 0:
-                    self._state = AT_DATA_END
-                continue
-            if self._line is None:
-                # The usual lines: a bare size, and the CRLF behind a chunk.
-                p = data + at
-                if self._state == AT_DATA_END:
-                    if size - at >= 2 and p[0] == c"\r" and p[1] == c"\n":
-                        at += 2
-                        self._state = AT_SIZE
-                        continue
-                elif self._state == AT_SIZE:
-                    number = 0
-                    digits = 0
-                    while at + digits < size and digits < 15 and _hex[<unsigned char> p[digits]] != 255:
-                        number = number * 16 + _hex[<unsigned char> p[digits]]
-                        digits += 1
-                    if digits and size - at - digits >= 2 and p[digits] == c"\r" and p[digits + 1] == c"\n":
-                        at += digits + 2
-                        self._left = number
-                        self._state = AT_DATA if number else AT_TRAILER
-                        continue
-            newline = <const char*> memchr(data + at, c"\n", size - at)
-            if newline == NULL:
-                line = PyBytes_FromStringAndSize(data + at, size - at)
-                self._line = line if self._line is None else self._line + line
-                self._check_partial()
-                return size
-            line = PyBytes_FromStringAndSize(data + at, newline + 1 - (data + at))
-            if self._line is not None:
-                line = self._line + line
-                self._line = None
-            at = newline + 1 - data
-            self._judge(line)
-        return at
-
-    cdef int _judge(self, bytes line) except -1:
-        cdef const char* p = PyBytes_AS_STRING(line)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(line)
-        cdef bint empty = size == 2 and p[0] == c"\r"
-        # Whatever `_check_partial` could have refused of a part of the line comes first.
-        if self._state == AT_SIZE:
-            if self._extensions + size - 1 > self._extension_limit + 16:
-                _refuse(400, "the chunk extensions are too long")
-        elif self._state == AT_DATA_END:
-            if not empty and size != 1:
-                _refuse(400, "a chunk is longer than its size")
-        elif not empty and self._trailer_size + size > self._trailer_limit:
-            _refuse(431, "the trailer section is too large")
-        if size < 2 or p[size - 2] != c"\r":
-            _refuse(400, "a line of the chunked body ends in a bare LF")
-        if self._state == AT_SIZE:
-            self._size(line[:size - 2])
-        elif self._state == AT_DATA_END:
-            self._state = AT_SIZE
-        elif not empty:
-            self._trailer(line[:size - 2])
-        else:
-            self._state = AT_DONE
-            self.done = True
-        return 0
-
-    cdef int _check_partial(self) except -1:
-        # A line that does not end must not grow without bound.
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(self._line)
-        cdef bint ending = size == 1 and PyBytes_AS_STRING(self._line)[0] == c"\r"
-        if self._state == AT_SIZE:
-            if self._extensions + size > self._extension_limit + 16:
-                _refuse(400, "the chunk extensions are too long")
-        elif self._state == AT_DATA_END:
-            if not ending:
-                _refuse(400, "a chunk is longer than its size")
-        elif not ending and self._trailer_size + size + 1 > self._trailer_limit:
-            _refuse(431, "the trailer section is too large")
-        return 0
-
-    cdef int _size(self, bytes line) except -1:
-        cdef const unsigned char* p = <const unsigned char*> PyBytes_AS_STRING(line)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(line)
-        cdef Py_ssize_t digits = 0
-        cdef int64_t number = 0
-        while digits < size and digits < 15 and _hex[p[digits]] != 255:
-            number = number * 16 + _hex[p[digits]]
-            digits += 1
-        if digits == 0:
-            _refuse(400, "a chunk size is malformed")
-        self._extensions += size - digits
-        if self._extensions > self._extension_limit:
-            _refuse(400, "the chunk extensions are too long")
-        if digits < size and not _extensions(line[digits:]):
-            _refuse(400, "a chunk size or extension is malformed")
-        self._left = number
-        self._state = AT_DATA if number else AT_TRAILER
-        return 0
-
-    cdef int _trailer(self, bytes line) except -1:
-        cdef const char* p = PyBytes_AS_STRING(line)
-        cdef const char* stop = p + PyBytes_GET_SIZE(line)
-        cdef const char* colon
-        cdef const char* value
-        cdef Field field
-        self._trailer_size += PyBytes_GET_SIZE(line) + 2
-        colon = find_not_in(p, stop, _token)
-        if colon == p or colon == stop or colon[0] != c":":
-            _refuse(400, "a trailer field is malformed")
-        value = colon + 1
-        while value < stop and (value[0] == c" " or value[0] == c"\t"):
-            value += 1
-        while stop > value and ((stop - 1)[0] == c" " or (stop - 1)[0] == c"\t"):
-            stop -= 1
-        if find_control(value, stop) != stop:
-            _refuse(400, "a trailer field holds a control character")
-        field.name = 0
-        field.name_size = <uint32_t> (colon - p)
-        field.known = field_id(p, colon - p)
-        self.trailers.append((field_name(p, &field), PyBytes_FromStringAndSize(value, stop - value)))
-        return 0

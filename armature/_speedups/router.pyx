@@ -12,7 +12,8 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from weakref import WeakSet
+from armature._speedups.switches cimport HOT_02, HOT_02_LENGTHS, HOT_07
+
 
 from armature._spec import abnf, methods as _methods, routes as _routes
 
@@ -24,6 +25,18 @@ METHOD_NOT_ALLOWED = 2
 
 if MAX_PARAMS != _routes.MAX_PARAMS:
     raise ImportError("armature._speedups.router is stale: build the compiled twins again")
+
+# All routers together. A cache line apart from everything else, so that threads of a free-threaded build share none by
+# accident.
+cdef struct Counters:
+    char before[64]
+    uint64_t static_hits
+    uint64_t tree_hits
+    uint64_t not_allowed
+    uint64_t misses
+    char after[64]
+
+cdef Counters _counts
 
 cdef object ANY_METHOD = _routes.ANY_METHOD
 cdef tuple NO_NAMES = ()
@@ -286,7 +299,7 @@ cdef class _Flattener:
         leaf = self.leaf(node.leaf)
         text = b""
         child_number = 0
-        if len(node.statics) == 1:
+        if HOT_07 and len(node.statics) == 1:
             ((text, child),) = node.statics.items()
             while len(child.statics) == 1 and not child.edges and child.catch_all is None and child.leaf is None:
                 ((more, child),) = child.statics.items()
@@ -329,7 +342,6 @@ cdef class RadixRouter:
         cdef _Flattener flat
         cdef Py_ssize_t number, i
         cdef uint64_t mask
-        _routers.add(self)
         self.methods = tree.methods
         self.method_count = len(self.methods)
         self.numbers = {method: number for number, method in enumerate(self.methods)}
@@ -461,18 +473,20 @@ cdef class RadixRouter:
         cdef int32_t leaf, slot
         out.values = NULL
         out.nparams = 0
-        if (self.static_lengths >> (size & 63)) & 1:
+        if HOT_02 and (not HOT_02_LENGTHS or (self.static_lengths >> (size & 63)) & 1):
             leaf = look_up(&self.statics, self.texts, 0, path, size)
             if leaf >= 0:
                 slot = self.leaf_slots[leaf * (self.method_count + 1) + method]
                 if slot >= 0:
                     self.static_hits += 1
+                    _counts.static_hits += 1
                     out.endpoint = self.slots[slot].endpoint
                     out.names = self.slots[slot].names
                     return 0
         if size == 0 or path[0] != c"/":
             # Every route begins with a slash; `*` and an empty path do not.
             self.misses += 1
+            _counts.misses += 1
             out.endpoint = <PyObject*>self.not_found
             out.names = <PyObject*>NO_NAMES
             return 1
@@ -533,6 +547,7 @@ cdef class RadixRouter:
         slot = self.walk(0, 0, 0, walk)
         if slot >= 0:
             self.tree_hits += 1
+            _counts.tree_hits += 1
             out.endpoint = self.slots[slot].endpoint
             out.names = self.slots[slot].names
         else:
@@ -540,12 +555,15 @@ cdef class RadixRouter:
             if walk.refused:
                 if walk.method == self.options_number and self.make_options is not None:
                     self.tree_hits += 1
+                    _counts.tree_hits += 1
                     out.endpoint = self.refuse(True, walk.missed)
                     return 0
                 self.not_allowed += 1
+                _counts.not_allowed += 1
                 out.endpoint = self.refuse(False, walk.missed)
                 return 2
             self.misses += 1
+            _counts.misses += 1
             outcome = 1
             out.endpoint = <PyObject*>self.not_found
             if self.defaults < 0 or not self.walk_defaults(walk):
@@ -596,7 +614,7 @@ cdef class RadixRouter:
             start = place + 1
             end = -1
             child = -1
-            if node.static_count == 1:
+            if HOT_07 and node.static_count == 1:
                 end = start + node.text_length
                 if (
                     end <= size
@@ -759,13 +777,11 @@ cdef tuple make_values(const char* text, const Match* match):
     return values
 
 
-cdef object _routers = WeakSet()
-
-
 def stats():
-    """Count the requests to all routers there are; see `RadixRouter.stats`."""
-    counted = {"static_hits": 0, "tree_hits": 0, "not_allowed": 0, "misses": 0}
-    for router in list(_routers):
-        for name, count in router.stats().items():
-            counted[name] += count
-    return counted
+    """Return what this twin has counted since the process began, over all routers; see `RadixRouter.stats`."""
+    return {
+        "static_hits": _counts.static_hits,
+        "tree_hits": _counts.tree_hits,
+        "not_allowed": _counts.not_allowed,
+        "misses": _counts.misses,
+    }

@@ -8,6 +8,7 @@ cdef class Wire(Owner):
     cdef bint _through_transport    # the transport was given bytes, and may still hold some
     cdef int _fd                    # of a socket that may be written to directly, or -1
     cdef readonly object transport
+    cdef public long long written   # bytes that went to the socket or the transport so far
 
     cdef void move(self, int event) noexcept
     cdef bint direct(self) except -1

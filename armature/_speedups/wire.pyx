@@ -10,10 +10,11 @@ from libc.string cimport memcpy
 from armature._speedups.ascii cimport exact_bytes
 from armature._speedups.buffers cimport Buffer
 from armature._speedups.dispatch cimport Owner
+from armature._speedups.switches cimport HOT_21
 
 from armature._spec.states import Event as _Event, State as _State, table
 
-__all__ = ["Wire"]
+__all__ = ["Wire", "stats"]
 
 cdef extern from *:
     """
@@ -69,6 +70,31 @@ cdef bytes _table = table()
 assert len(_table) == CELLS
 memcpy(_transitions, PyBytes_AS_STRING(_table), CELLS)
 
+# A cache line apart from everything else, so that threads of a free-threaded build share none by accident.
+cdef struct Counters:
+    char before[64]
+    long long opened
+    long long closed
+    long long direct_sends
+    long long partial_sends
+    long long transport_writes
+    long long bytes_sent
+    char after[64]
+
+cdef Counters _counts
+
+
+def stats():
+    """Return what this twin has counted since the process began."""
+    return {
+        "opened": _counts.opened,
+        "closed": _counts.closed,
+        "direct_sends": _counts.direct_sends,
+        "partial_sends": _counts.partial_sends,
+        "transport_writes": _counts.transport_writes,
+        "bytes_sent": _counts.bytes_sent,
+    }
+
 
 cdef class Wire(Owner):
     """A connection's state and its output."""
@@ -103,7 +129,12 @@ cdef class Wire(Owner):
         """Begin: from now on what is written goes to `transport`."""
         self.transport = transport
         self.move(ON_ACCEPT)
-        if HAVE_SOCKETS:
+        _counts.opened += 1
+        if HOT_21 and HAVE_SOCKETS:
+            fd = getattr(transport, "direct_fd", None)
+            if fd is not None:
+                self._fd = fd
+                return
             extra = getattr(transport, "get_extra_info", None)
             if extra is not None and hasattr(transport, "get_write_buffer_size") and extra("sslcontext") is None:
                 sock = extra("socket")
@@ -113,6 +144,8 @@ cdef class Wire(Owner):
 
     def detach(self):
         """The transport is gone."""
+        if self.transport is not None:
+            _counts.closed += 1
         self.transport = None
         self._fd = -1
         self._out.release()
@@ -144,11 +177,18 @@ cdef class Wire(Owner):
         cdef Buffer out = self._out
         cdef Py_ssize_t sent
         if out.data != NULL and self.transport is not None and self._state != CLOSED:
+            self.written += out.end - out.start
             if self.direct():
                 sent = send_now(self._fd, out.data + out.start, out.end - out.start, NULL, 0)
                 if sent > 0:
+                    _counts.direct_sends += 1
+                    _counts.bytes_sent += sent
                     out.drop(sent)
+                if out.data != NULL:
+                    _counts.partial_sends += 1
             if out.data != NULL:
+                _counts.transport_writes += 1
+                _counts.bytes_sent += out.end - out.start
                 # What the socket does not take now, and every error, is the transport's.
                 self._through_transport = True
                 self.transport.write(out.take())
@@ -160,16 +200,25 @@ cdef class Wire(Owner):
         """Send what is waiting, and a body too large to be worth copying."""
         cdef Buffer out = self._out
         cdef Py_ssize_t head = out.end - out.start, sent, size = PyBytes_GET_SIZE(body)
+        self.written += head + size
         if self.direct():
             sent = send_now(self._fd, out.data + out.start, head, PyBytes_AS_STRING(body), size)
+            if sent > 0:
+                _counts.direct_sends += 1
+            if sent < head + size:
+                _counts.partial_sends += 1
             if sent >= head:
+                _counts.bytes_sent += head + size
                 out.release()
                 if sent < head + size:
+                    _counts.transport_writes += 1
                     self._through_transport = True
                     self.transport.write(memoryview(body)[sent - head:])
                 return 0
             if sent > 0:
                 out.drop(sent)
+        _counts.bytes_sent += head + size
+        _counts.transport_writes += 2
         self._through_transport = True
         self.transport.write(out.take())
         self.transport.write(body)

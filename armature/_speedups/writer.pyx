@@ -6,6 +6,7 @@ from libc.string cimport memcmp, memcpy
 
 from armature._speedups.ascii cimport decimal, exact_bytes, hexadecimal
 from armature._speedups.buffers cimport Buffer
+from armature._speedups.switches cimport HOT_13_DATE
 
 from armature._spec.abnf import FIELD_VALUE
 from armature._spec.dates import format_http_date
@@ -21,16 +22,7 @@ FROM_FIELDS = LENGTH_FROM_FIELDS
 cdef extern from *:
     """
     #include <time.h>
-    static inline long long armature_seconds(void)
-    {
-    #if defined(CLOCK_REALTIME_COARSE)
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME_COARSE, &now);
-        return (long long)now.tv_sec;
-    #else
-        return (long long)time(NULL);
-    #endif
-    }
+    static inline long long armature_seconds(void) { return (long long)time(NULL); }
     """
     long long seconds "armature_seconds"() noexcept nogil
 
@@ -115,7 +107,7 @@ cdef class Writer:
         """Make the Date line of this second, and the lines that begin most heads."""
         cdef long long now = seconds()
         cdef Py_ssize_t size
-        if now == self._second:
+        if HOT_13_DATE and now == self._second:
             return
         self._second = now
         if self._date:

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from armature._spec.limits import JSON_LARGE
 from armature._spec.plan import CALL_BARE, CALL_PARAMS, CALL_REQUEST, KIND_INT, KIND_STR
 from armature._spec.routes import MATCH_STR, Edge, Leaf, Node, RouteTree, Slot
 from armature._spec.states import Event, State
@@ -145,7 +146,15 @@ class Service:
     def encode(self, value: Any) -> Any:
         if value is Ellipsis:
             raise ValueError("cannot be encoded")
+        if isinstance(value, list):
+            return self.encode_late(value)
         return self.response(f"encoded {value!r}")
+
+    async def encode_late(self, value: list[Any]) -> Any:
+        await self.gate()
+        if value[-1] is Ellipsis:
+            raise ValueError("cannot be encoded, late")
+        return self.response(f"encoded {len(value)} items")
 
     def on_error(self, request: Any, error: BaseException) -> Any:
         self.log.append(("error", request.method, request.raw_path, type(error).__name__, str(error)))
@@ -176,6 +185,9 @@ class Service:
             b"/bytes": (("GET",), make(lambda: b"\x00\x01", CALL_BARE)),
             b"/none": (("GET", "POST"), make(lambda: None, CALL_BARE)),
             b"/odd": (("GET",), make(lambda: 1.5, CALL_BARE)),
+            b"/rows": (("GET",), make(lambda: [0] * JSON_LARGE, CALL_BARE)),
+            b"/few-rows": (("GET",), make(lambda: [0] * (JSON_LARGE - 2), CALL_BARE)),
+            b"/bad-rows": (("GET",), make(lambda: [0] * JSON_LARGE + [...], CALL_BARE)),
             b"/unencodable": (("GET",), make(lambda: ..., CALL_BARE)),
             b"/surrogate": (("GET",), make(lambda: "\ud800", CALL_BARE)),
             b"/created": (("POST",), make(lambda: None, CALL_BARE, status=201)),
@@ -333,7 +345,8 @@ def connection_class(room: Any) -> type[Any]:
                     self.end_stream()
             finally:
                 await response.stream.aclose()
-            self.answered(response.status, 0)
+            if self.report is not None:
+                self.report(self, response.status, 0)
             self.complete()
 
         def pause_reading(self) -> None:
@@ -352,9 +365,6 @@ def connection_class(room: Any) -> type[Any]:
             super().abort()
             self.log.append("abort")
             self.transport.closed = True
-
-        def answered(self, status: int, size: int) -> None:
-            self.log.append(("answered", status, size))
 
         def discarded(self, count: int) -> None:
             self.log.append(("discarded", count))
@@ -388,8 +398,7 @@ class Harness:
         self.connection = connection_class(room)(self.service, self.dispatcher, room.writer.Writer())
         self.connection.high_water = high_water
         self.connection.log = self.service.log
-        if hasattr(self.connection, "report"):
-            self.connection.report = True
+        self.connection.report = lambda connection, status, size: connection.log.append(("answered", status, size))
         self.errors: list[BaseException] = []
         self.waiting: list[bytes] = []
         self._in_loop(lambda: self.connection.attach(self.transport))

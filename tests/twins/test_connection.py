@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from armature._spec.limits import BODY_LIMIT, PIPELINE_HIGH_WATER, UNREAD_BODY_LIMIT
+from armature._spec.limits import BODY_LIMIT, JSON_LARGE, PIPELINE_HIGH_WATER, UNREAD_BODY_LIMIT
 from armature._spec.routes import Node, RouteTree
 from armature._spec.states import TRANSITIONS, Event, State
 from twins.harness import Harness, Transport, connection_class, responses
@@ -233,6 +233,29 @@ def test_a_server_that_is_closing_answers_what_it_has_begun(impl: Any) -> None:
         found = responses(harness.wire, ["GET"])
         assert found[0][1]["connection"] == "close"
         assert harness.transport.closed
+
+
+def test_a_list_that_is_large_is_left_to_the_encoder(impl: Any) -> None:
+    """HOT-33: `encode` may take turns of the loop, and fails as a handler does."""
+    with playing(impl) as harness:
+        harness.feed(get("/few-rows"))
+        assert len(json.loads(bodies(harness)[0])) == JSON_LARGE - 2
+        harness.feed(get("/rows") + get("/bad-rows") + get("/"))
+        assert statuses(harness) == [200]
+        harness.open_gate()
+        assert bodies(harness)[1:] == [b"encoded %d items" % JSON_LARGE]
+        harness.open_gate()
+        assert bodies(harness)[2:] == [b"ValueError: cannot be encoded, late", b"hello"]
+        assert statuses(harness) == [200, 200, 500, 200]
+
+
+def test_a_peer_that_goes_away_while_its_answer_is_encoded(impl: Any) -> None:
+    with playing(impl) as harness:
+        harness.feed(get("/rows"))
+        harness.lose()
+        harness.open_gate()
+        assert harness.wire == b""
+        assert not harness.connection.busy
 
 
 # --------------------------------------------------------------------------------------------------------- pipelining

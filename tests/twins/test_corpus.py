@@ -84,7 +84,7 @@ def test_both_twins_show_the_same(both: Any, case: Case) -> None:
     assert heads[0] == heads[1]
     if heads[0][0] == "head" and heads[0][2]["chunked"]:
         body = case.data[heads[0][1] :]
-        outcomes = [parse_chunked(room.parser.ChunkedParser(), body, []) for room in both]
+        outcomes = [parse_chunked(room.chunked.ChunkedParser(), body, []) for room in both]
         assert outcomes[0] == outcomes[1]
 
 

@@ -14,13 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-LOOPS = ["asyncio"]
-try:
-    import uvloop
-except ImportError:  # there is none for this platform
-    pass
-else:
-    LOOPS.append("uvloop")
+from counterparts import LOOPS, loop_factory
 
 variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable", default=None)
 
@@ -106,8 +100,7 @@ def on_loop(
             await scene(stage)
             stage.dispatcher.close()
 
-        factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(request.param)) as runner:
             runner.run(main())
         gc.collect()
         assert complaints == []
@@ -967,7 +960,7 @@ def test_a_loop_that_ends_with_a_spare_is_quiet(
         if parked:
             await asyncio.sleep(0)
 
-    loop = uvloop.new_event_loop() if loop_name == "uvloop" else asyncio.new_event_loop()
+    loop = loop_factory(loop_name)()
     if run:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(main())

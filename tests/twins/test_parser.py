@@ -108,8 +108,8 @@ def test_a_chunked_body_means_the_same_however_it_is_cut(
 ) -> None:
     data, cuts = given_data
     limits = {"extension_limit": 8, "trailer_limit": 20} if small else {}
-    whole = parse_chunked(impl.parser.ChunkedParser(**limits), data, [])
-    assert parse_chunked(impl.parser.ChunkedParser(**limits), data, cuts) == whole
+    whole = parse_chunked(impl.chunked.ChunkedParser(**limits), data, [])
+    assert parse_chunked(impl.chunked.ChunkedParser(**limits), data, cuts) == whole
 
 
 @given(with_cuts(messages.chunked_body), st.booleans())
@@ -119,7 +119,7 @@ def test_chunked_bodies_are_equal(both: Any, given_data: tuple[bytes, list[int]]
     limits = {"extension_limit": 8, "trailer_limit": 20} if small else {}
     outcomes = []
     for room in both:
-        parser = room.parser.ChunkedParser(**limits)
+        parser = room.chunked.ChunkedParser(**limits)
         first = parse_chunked(parser, data, cuts)
         parser.reset()
         outcomes.append((first, parser.done, parser.trailers, parse_chunked(parser, b"1\r\nx\r\n0\r\n\r\n", [])))
@@ -132,7 +132,7 @@ def test_pieces_of_a_chunked_body_are_equal(both: Any, first: bytes, second: byt
     """Not only the joined body: the pieces themselves, and where the parser stops."""
     data = b"%x\r\n%b\r\n" % (len(first), first) if first else b""
     data += b"%x;e=f\r\n%b\r\n0\r\nT: v\r\n\r\nGET" % (len(second), second) if second else b"0\r\n\r\nGET"
-    results = [room.parser.ChunkedParser().parse(data, 0) for room in both]
+    results = [room.chunked.ChunkedParser().parse(data, 0) for room in both]
     assert results[0] == results[1]
     assert type(results[1]) is tuple
     assert data[results[0][0] :] == b"GET"
@@ -193,7 +193,7 @@ def read_messages(room: Any, data: bytes) -> tuple[list[list[Any]], bool]:
             if head.method == "CONNECT" or head.upgrade:
                 return found, False
             if head.chunked:
-                chunks = room.parser.ChunkedParser()
+                chunks = room.chunked.ChunkedParser()
                 at, pieces = chunks.parse(data, end)
                 if not chunks.done:
                     return found, True
@@ -263,26 +263,31 @@ def test_what_both_accept_both_read_alike(impl: Any, data: bytes) -> None:
 # ---------------------------------------------------------------------------------------------- arguments and types
 
 
+def make(impl: Any, name: str) -> Any:
+    module, _, cls = name.partition(".")
+    return getattr(getattr(impl, module), cls)()
+
+
 @pytest.mark.parametrize(
     "wrong", [None, "GET", bytearray(b"GET"), memoryview(b"GET"), 5, [b"GET"], type("B", (bytes,), {})(b"G")]
 )
-@pytest.mark.parametrize("name", ["HeadParser", "ChunkedParser"])
+@pytest.mark.parametrize("name", ["parser.HeadParser", "chunked.ChunkedParser"])
 def test_only_bytes_are_parsed(impl: Any, name: str, wrong: Any) -> None:
-    parser = getattr(impl.parser, name)()
+    parser = make(impl, name)
     with pytest.raises(TypeError, match=f"^Expected bytes, got {type(wrong).__name__}$"):
         parser.parse(wrong)
 
 
 @pytest.mark.parametrize("start", [-1, 4, 2**31, 2**70, -(2**70)])
-@pytest.mark.parametrize("name", ["HeadParser", "ChunkedParser"])
+@pytest.mark.parametrize("name", ["parser.HeadParser", "chunked.ChunkedParser"])
 def test_the_start_must_be_within_the_data(impl: Any, name: str, start: int) -> None:
     with pytest.raises(ValueError, match=f"^start {start} is outside of the data$"):
-        getattr(impl.parser, name)().parse(b"GET", start)
+        make(impl, name).parse(b"GET", start)
 
 
-@pytest.mark.parametrize("name", ["HeadParser", "ChunkedParser"])
+@pytest.mark.parametrize("name", ["parser.HeadParser", "chunked.ChunkedParser"])
 def test_keyword_names_and_end_of_data(impl: Any, name: str) -> None:
-    assert getattr(impl.parser, name)().parse(data=b"GET", start=3) in (-1, (3, []))
+    assert make(impl, name).parse(data=b"GET", start=3) in (-1, (3, []))
 
 
 def test_known_names_are_one_object(impl: Any) -> None:
@@ -370,8 +375,8 @@ def test_every_byte_in_every_place(both: Any) -> None:
             ), data
         for template in bodies:
             data = template.replace(b"%b", one)
-            outcome = parse_chunked(both.py.parser.ChunkedParser(), data, [])
-            assert outcome == parse_chunked(both.c.parser.ChunkedParser(), data, []), data
+            outcome = parse_chunked(both.py.chunked.ChunkedParser(), data, [])
+            assert outcome == parse_chunked(both.c.chunked.ChunkedParser(), data, []), data
 
 
 LIMITED = [

@@ -347,7 +347,7 @@ def path_for(template: str, rng: random.Random) -> bytes:
         return choice.decode("latin-1")
 
     path = PARAMETER.sub(value, template.encode().decode("latin-1")).encode("latin-1")
-    while rng.random() < 0.2:
+    while path and rng.random() < 0.2:
         place = rng.randrange(len(path))
         byte = path[place : place + 1]
         changed = rng.choice([b"%%%02X" % byte[0] if byte not in (b"%", b"/") else byte, b"", b"/", byte * 2])

@@ -99,7 +99,7 @@ def test_chunks_are_equal_and_read_again(both: Any, data: bytes) -> None:
     chunks = [room.writer.chunk(data) for room in both]
     assert chunks[0] == chunks[1]
     for room in both:
-        parser = room.parser.ChunkedParser()
+        parser = room.chunked.ChunkedParser()
         wire = chunks[0] + (room.writer.chunk(b"") if data else b"")
         assert parser.parse(wire) == (len(wire), [data] if data else [])
         assert parser.done
