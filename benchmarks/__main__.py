@@ -35,14 +35,12 @@ def _settings(options: argparse.Namespace, peers: list[Any], loads: list[Any]) -
     )
 
 
-def _loads(text: str | None, default: list[str]) -> list[Any]:
-    from benchmarks.http.loads import LOADS
-
+def _loads(text: str | None, default: list[str], known: dict[str, Any]) -> list[Any]:
     names = default if text is None else _names(text)
     for name in names:
-        if name not in LOADS:
-            raise SystemExit(f"there is no load {name!r}; there are {', '.join(LOADS)}")
-    return [LOADS[name] for name in names]
+        if name not in known:
+            raise SystemExit(f"there is no load {name!r}; there are {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def _install(options: argparse.Namespace) -> int:
@@ -65,7 +63,7 @@ def _compare(options: argparse.Namespace) -> int:
     name = options.output or ("quick" if options.quick else "compare")
     path = RESULTS / f"{name}.json"
     known = compare.load_report(path) if options.update and path.exists() else None
-    settings = _settings(options, peers, _loads(options.loads, list(loads.LOADS)))
+    settings = _settings(options, peers, _loads(options.loads, list(loads.LOADS), loads.LOADS))
 
     def save(found: dict[str, Any]) -> None:
         RESULTS.mkdir(exist_ok=True)
@@ -84,23 +82,25 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from benchmarks.http import ablate, switches, wrk
+    from benchmarks.http import ablate, compare, switches, wrk
 
-    names = list(switches.SWITCHES) if options.switches is None else _names(options.switches)
+    names = list(switches.SWITCHES) if options.only is None else _names(options.only)
     for name in names:
         if name not in switches.SWITCHES:
             raise SystemExit(f"there is no switch {name!r}; there are {', '.join(switches.SWITCHES)}")
-    settings = _settings(options, [], _loads(options.loads, []))
+    settings = _settings(options, [], _loads(options.loads, [], ablate.ALL_LOADS))
     try:
-        deltas = ablate.run([switches.SWITCHES[name] for name in names], settings)
+        found = ablate.run([switches.SWITCHES[name] for name in names], settings, options.instructions)
     except wrk.LoadError as error:
         raise SystemExit(str(error)) from None
     RESULTS.mkdir(exist_ok=True)
     name = options.output or ("quick-ablate" if options.quick else "ablate")
-    (RESULTS / f"{name}.json").write_text(json.dumps(ablate.plain(deltas), indent=1) + "\n")
+    path = RESULTS / f"{name}.json"
+    deltas = ablate.merged(ablate.load_deltas(path), found)
+    path.write_text(json.dumps({"machine": compare.machine(), "deltas": ablate.plain(deltas)}, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(ablate.table(deltas))
-    print(ablate.table(deltas))
-    return 1 if any(delta.failure for delta in deltas) else 0
+    print(ablate.table(found))
+    return 1 if any(delta.failure for delta in found) else 0
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -142,6 +142,24 @@ def _instructions(options: argparse.Namespace) -> int:
     return instructions.main(options)
 
 
+def _stages(options: argparse.Namespace) -> int:
+    from benchmarks import stages
+
+    return stages.main(options)
+
+
+def _syscalls(options: argparse.Namespace) -> int:
+    from benchmarks import syscalls
+
+    return syscalls.main(options)
+
+
+def _guard(options: argparse.Namespace) -> int:
+    from benchmarks import guard
+
+    return guard.main(options.write, [options.twin] if options.twin else ["c", "py"])
+
+
 def _timing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loads", help="comma-separated; all if not given")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (5; quick: 2)")
@@ -174,14 +192,17 @@ def main() -> int:
     command.set_defaults(run=_compare)
 
     command = commands.add_parser("ablate", help="measure what each optimisation brings")
-    command.add_argument("--switches", help="comma-separated rows of the catalogue; all if not given")
+    command.add_argument("--only", help="comma-separated switches of benchmarks/http/switches.py; all if not given")
+    command.add_argument(
+        "--instructions", action="store_true", help="count instructions under callgrind instead of taking the time"
+    )
     _timing(command)
     command.set_defaults(run=_ablate)
 
     command = commands.add_parser("serve", help="run one peer by hand")
     command.add_argument("peer")
     command.add_argument("--port", type=int, default=8000)
-    command.add_argument("--variant", choices=("base", "routes", "middleware"), default="base")
+    command.add_argument("--variant", choices=("base", "routes", "middleware", "more"), default="base")
     command.set_defaults(run=_serve)
 
     command = commands.add_parser("micro", help="time both twins of every hot path, with c/py ratios")
@@ -202,6 +223,25 @@ def main() -> int:
     command.add_argument("--save", action="store_true", help="write benchmarks/results/instructions-<twin>.json")
     command.add_argument("--top", type=int, default=15, help="how many functions to print (15)")
     command.set_defaults(run=_instructions)
+
+    io_help = "what carries the bytes (auto)"
+    command = commands.add_parser("stages", help="instructions per request of a running server, by stage")
+    command.add_argument("--loads", default="plaintext,json,param,post", help="comma-separated")
+    command.add_argument("--top", type=int, default=3, help="how many functions of each stage to print (3)")
+    command.add_argument("--io", choices=("auto", "reactor", "asyncio"), default="auto", help=io_help)
+    command.set_defaults(run=_stages)
+
+    command = commands.add_parser("syscalls", help="system calls per request of a running server")
+    command.add_argument(
+        "--loads", default="plaintext,json,param,post,pipelined,stream,connect", help="comma-separated"
+    )
+    command.add_argument("--io", choices=("auto", "reactor", "asyncio"), default="auto", help=io_help)
+    command.set_defaults(run=_syscalls)
+
+    command = commands.add_parser("guard", help="fail if a request takes notably more instructions than is pinned")
+    command.add_argument("--write", action="store_true", help="pin the numbers counted now in guard.json")
+    command.add_argument("--twin", choices=("c", "py"), help="only this one")
+    command.set_defaults(run=_guard)
 
     options = parser.parse_args()
     # Servers wait in process groups of their own: whoever ends us by SIGTERM must not leave them behind.

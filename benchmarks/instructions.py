@@ -12,23 +12,19 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.callgrind import ENVIRON, Profile, read
 from benchmarks.probe import ProbeError, load
 from benchmarks.twins import APP_REQUESTS, REQUESTS, AppCore, Core, in_loop, peer_app
 
 HERE = Path(__file__).resolve().parent
 WARM_UP = 300
 _TIMEOUT = 900
-_MANGLED = re.compile(r"__pyx_(?:f|pw|pf)_8armature_9_speedups_\d+[a-z]+_(?:\d+)?")
-_NAME = re.compile(r"\((\d+)\)(?: (.*))?")
 
 
 def feed(impl: str, name: str, requests: int) -> None:
@@ -55,71 +51,8 @@ def feed(impl: str, name: str, requests: int) -> None:
     in_loop(run)
 
 
-def _stage(path: str) -> str:
-    """Name an object file as a reader thinks of it."""
-    name = Path(path).name
-    if "_speedups" in path or "armature" in path:
-        return f"armature {name.partition('.')[0]}"
-    if name.startswith(("python", "libpython")):
-        return "CPython"
-    return name.partition(".")[0]
-
-
-def _short(symbol: str) -> str:
-    """Strip Cython's mangling: `__pyx_f_8armature_9_speedups_6parser_10HeadParser_run` becomes `HeadParser_run`."""
-    return _MANGLED.sub("", symbol)
-
-
-def read_profile(lines: Iterator[str]) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Sum a callgrind profile: self cost by stage, self cost by function, and what the twins' calls out of them cost.
-
-    The format gives each name once, `(number) name`, and only the number from then on. A line after `calls=` is the
-    inclusive cost of a call and belongs to nobody's self cost.
-    """
-    names: dict[tuple[str, str], str] = {}
-
-    def resolve(kind: str, text: str) -> str:
-        match = _NAME.match(text)
-        if match is None:
-            return text
-        key, name = (kind, match[1]), match[2]
-        if name is not None:
-            names[key] = name
-        return names.get(key, "?")
-
-    stages: Counter[str] = Counter()
-    functions: Counter[str] = Counter()
-    calls: Counter[str] = Counter()
-    stage = function = called_stage = callee = "?"
-    skip = False
-    for line in lines:
-        line = line.rstrip("\n")
-        if line.startswith("ob="):
-            stage = _stage(resolve("ob", line[3:]))
-        elif line.startswith("fn="):
-            function = _short(resolve("fn", line[3:]))
-        elif line.startswith("cob="):
-            called_stage = _stage(resolve("ob", line[4:]))
-        elif line.startswith("cfn="):
-            callee = _short(resolve("fn", line[4:]))
-        elif line.startswith("calls="):
-            skip = True
-        elif line[:1] in "0123456789+-*" and line[:1]:
-            parts = line.split()
-            cost = int(parts[-1]) if len(parts) >= 2 else 0
-            if not skip:
-                stages[stage] += cost
-                functions[f"{stage}: {function}"] += cost
-            else:
-                if stage.startswith("armature") and called_stage and not called_stage.startswith("armature"):
-                    calls[f"{stage}: {function} -> {callee}"] += cost
-                called_stage = ""
-            skip = False
-    return stages, functions, calls
-
-
-def count(impl: str, name: str, requests: int) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Run one kind of request under callgrind and return what `read_profile` makes of it.
+def count(impl: str, name: str, requests: int) -> Profile:
+    """Run one kind of request under callgrind.
 
     Raises:
         ProbeError: valgrind is missing, or the run failed.
@@ -130,7 +63,7 @@ def count(impl: str, name: str, requests: int) -> tuple[Counter[str], Counter[st
     if not load().probe_has_callgrind():
         raise ProbeError("the header valgrind/callgrind.h is missing: install valgrind's development files")
     environ = {key: value for key, value in os.environ.items() if not key.startswith("ARMATURE_")}
-    environ |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    environ |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"} | ENVIRON
     if impl == "py":
         environ["ARMATURE_PURE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +74,7 @@ def count(impl: str, name: str, requests: int) -> tuple[Counter[str], Counter[st
         if done.returncode or not profile.exists():
             raise ProbeError(f"the run under valgrind failed: {done.stderr.strip()[-500:]}")
         with profile.open(errors="replace") as lines:
-            return read_profile(lines)
+            return read(lines)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -159,10 +92,10 @@ def main(options: argparse.Namespace) -> int:
     for name in names:
         lines = []
         try:
-            stages, functions, calls = count(impl, name, options.requests)
+            profile = count(impl, name, options.requests)
         except ProbeError as error:
             raise SystemExit(str(error)) from None
-        total = sum(stages.values())
+        stages, total = profile.by_file(), profile.total
         found[name] = {"total": round(total / options.requests, 1)}
         found[name] |= {stage: round(cost / options.requests, 1) for stage, cost in stages.most_common()}
         lines += [f"## {name}: {total / options.requests:,.0f} instructions per request", ""]
@@ -171,11 +104,16 @@ def main(options: argparse.Namespace) -> int:
             if cost >= total / 500:
                 lines.append(f"| {stage} | {cost / options.requests:,.0f} | {cost / total:.0%} |")
         lines += ["", "| function | instructions | share |", "| --- | ---: | ---: |"]
-        for function, cost in functions.most_common(options.top):
-            lines.append(f"| `{function}` | {cost / options.requests:,.0f} | {cost / total:.0%} |")
+        for (stage, function), cost in profile.own.most_common(options.top):
+            lines.append(f"| `{stage}: {function}` | {cost / options.requests:,.0f} | {cost / total:.0%} |")
+        calls = [
+            (f"{caller[0]}: {caller[1]} -> {callee[1]}", cost)
+            for (caller, callee), cost in profile.calls.most_common()
+            if caller[0].startswith("armature") and not callee[0].startswith("armature")
+        ]
         if calls:
             lines += ["", "| calls out of the twins | instructions, inclusive | share |", "| --- | ---: | ---: |"]
-            for call, cost in calls.most_common(options.top):
+            for call, cost in calls[: options.top]:
                 lines.append(f"| `{call}` | {cost / options.requests:,.0f} | {cost / total:.0%} |")
         lines.append("")
         print("\n".join(lines), flush=True)

@@ -90,3 +90,12 @@ void probe_callgrind(int on) {
     (void)on;
 #endif
 }
+
+/* Write down what was counted, under a name that the profile repeats, and begin anew. */
+void probe_callgrind_dump(const char *name) {
+#ifdef HAVE_CALLGRIND
+    CALLGRIND_DUMP_STATS_AT(name);
+#else
+    (void)name;
+#endif
+}

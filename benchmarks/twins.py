@@ -13,27 +13,12 @@ from typing import Any, TypeVar
 
 from armature.http import json as codec
 from armature.routing.plan import RoutePlan
+from benchmarks.http.loads import BROWSER
 
 T = TypeVar("T")
 
 ROOMS = {"py": "armature._pure", "c": "armature._speedups"}
 HOST = b"Host: 127.0.0.1:8000\r\n"
-#: What a browser sends: nine field lines, and three more with a cookie and the proxy's.
-BROWSER = (
-    HOST + b"Connection: keep-alive\r\n"
-    b'sec-ch-ua: "Chromium";v="126", "Not.A/Brand";v="24"\r\n'
-    b"sec-ch-ua-mobile: ?0\r\n"
-    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36\r\n"
-    b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n"
-    b"Sec-Fetch-Site: none\r\n"
-    b"Accept-Encoding: gzip, deflate, br, zstd\r\n"
-    b"Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n"
-)
-PROXIED = (
-    b"Cookie: session=3f2a9c51b7d84e06; theme=dark; lang=en\r\n"
-    b"X-Forwarded-For: 203.0.113.7\r\n"
-    b"X-Request-Id: 5b1f7a1c-8f0e-4b58-9a0b-0a1f6f0d6f5e\r\n"
-)
 ITEM = b'{"name":"Ada Lovelace","email":"ada@example.org","age":36}'
 
 
@@ -166,19 +151,19 @@ class CoreService:
 REQUESTS = {
     "plaintext": get("/"),
     "sync": get("/sync"),
-    "browser": get("/", BROWSER),
+    "browser": get("/", HOST + BROWSER),
     "json": get("/json"),
     "param": get("/users/1234"),
     "post": post("/items", ITEM),
     "response": get("/response"),
-    "header": get("/header", BROWSER),
+    "header": get("/header", HOST + BROWSER),
     "pipelined": get("/") * 16,
 }
 
 #: The same for the whole App of `http/peers/armature.py`: its variant, and the request.
 APP_REQUESTS = {
     "app-plaintext": ("base", get("/")),
-    "app-browser": ("base", get("/", BROWSER)),
+    "app-browser": ("base", get("/", HOST + BROWSER)),
     "app-json": ("base", get("/json")),
     "app-param": ("base", get("/users/1234")),
     "app-post": ("base", post("/items", ITEM)),
@@ -260,12 +245,13 @@ class AppCore:
     Args:
         app: An `App` or a `Router`.
         loop: The running loop.
+        sink: What takes the answers; a new one if not given.
     """
 
-    def __init__(self, app: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: Any, loop: asyncio.AbstractEventLoop, sink: Sink | None = None) -> None:
         config = importlib.import_module("armature.server.config").ServerConfig()
         self.state = importlib.import_module("armature.server.state").ServerState(app.build(), config, loop)
-        self.sink = Sink()
+        self.sink = Sink() if sink is None else sink
         protocol = importlib.import_module("armature.server.protocol").HTTPProtocol(self.state)
         protocol.connection_made(self.sink)
         self.feed: Callable[[bytes], None] = protocol.data_received

@@ -16,11 +16,14 @@ elseif os.getenv("LOAD_BODY_SIZE") then
   wrk.headers["Content-Type"] = "application/octet-stream"
 end
 
+local raw = os.getenv("LOAD_RAW")
 local prepared = {}
 local at = 0
 
 function init(args)
-  if ids > 0 then
+  if raw then
+    prepared[1] = raw
+  elseif ids > 0 then
     for i = 1, ids do
       prepared[i] = wrk.format(nil, path .. i)
     end
@@ -34,7 +37,7 @@ if ids > 0 then
     at = at % ids + 1
     return prepared[at]
   end
-elseif depth > 1 then
+elseif raw or depth > 1 then
   function request()
     return prepared[1]
   end

@@ -14,8 +14,10 @@ import time
 from pathlib import Path
 from typing import IO, Self
 
+from armature.cli.load import cpu_seconds, process_tree
 from benchmarks.http.peers import HOST
 from benchmarks.http.registry import ROOT, Peer
+from benchmarks.variants import environ as importing
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
@@ -40,33 +42,6 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process with all its threads, user and system, at the clock's own resolution.
-
-    `/proc/<pid>/stat` counts the same time in ticks of 10 ms; this is the process's CPU clock (clock_getcpuclockid(3)).
-    """
-    try:
-        return time.clock_gettime((~pid << 3) | 2)
-    except OSError:
-        return 0.0
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in task.read_text().split()]
-    return found
-
-
-def process_tree(pid: int) -> list[int]:
-    """Return a process and everything below it."""
-    pids = [pid]
-    for parent in pids:
-        pids += [child for child in _children(parent) if child not in pids]
-    return pids
-
-
 def _resident(pid: int) -> tuple[int, int]:
     """Return resident and proportional bytes; shared pages count once in the second."""
     resident = proportional = 0
@@ -87,9 +62,12 @@ class Server:
         variant: Which variant of the application.
         core: The CPU core it is pinned to, with all it starts.
         variables: Environment variables on top of the peer's own.
+        folder: Where it is started, and so which `armature` and `benchmarks` it imports.
     """
 
-    def __init__(self, peer: Peer, variant: str, core: int, variables: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, peer: Peer, variant: str, core: int, variables: dict[str, str] | None = None, folder: Path = ROOT
+    ) -> None:
         self.peer = peer
         self.port = free_port()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
@@ -97,8 +75,8 @@ class Server:
         try:
             self.process = subprocess.Popen(
                 self._command(variant),
-                cwd=ROOT,
-                env=peer.environ(self.port, variant) | (variables or {}),
+                cwd=folder,
+                env=peer.environ(self.port, variant) | (variables or {}) | importing(folder),
                 stdin=subprocess.DEVNULL,
                 stdout=self.errors,
                 stderr=self.errors,

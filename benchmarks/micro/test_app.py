@@ -10,7 +10,8 @@ import pytest
 
 from armature import App, HttpRequest, HttpResponse, get, scope
 from armature._impl import IMPL
-from benchmarks.twins import BROWSER, HOST, ITEM, AppCore, in_loop, post
+from benchmarks.http.loads import BROWSER
+from benchmarks.twins import HOST, ITEM, AppCore, in_loop, post
 from benchmarks.twins import get as get_bytes
 
 
@@ -58,7 +59,7 @@ def test_plaintext_of_so_many_routes(run: Any, routes: int) -> None:
 
 
 def test_browser(run: Any) -> None:
-    run(small_app(), get_bytes("/", BROWSER))
+    run(small_app(), get_bytes("/", HOST + BROWSER))
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.twins import BROWSER, HOST, PROXIED, get
+from benchmarks.http.loads import BROWSER, PROXIED
+from benchmarks.twins import HOST, get
 
-HEADS = {"1 field": get("/", HOST), "9 fields": get("/", BROWSER), "12 fields": get("/", BROWSER + PROXIED)}
+HEADS = {
+    "1 field": get("/", HOST),
+    "9 fields": get("/", HOST + BROWSER),
+    "12 fields": get("/", HOST + BROWSER + PROXIED),
+}
 CHUNKED = (b"400\r\n" + b"x" * 1024 + b"\r\n") * 16 + b"0\r\n\r\n"
 
 
@@ -52,7 +57,7 @@ def test_head_in_two_pieces(benchmark: Any, twin: Callable[[str], ModuleType]) -
 
 
 def test_chunked_body_16_kib(benchmark: Any, twin: Callable[[str], ModuleType]) -> None:
-    parser = twin("parser").ChunkedParser()
+    parser = twin("chunked").ChunkedParser()
 
     def parse() -> int:
         parser.reset()

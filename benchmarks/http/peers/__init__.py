@@ -1,8 +1,9 @@
 """One file per peer, all serving the same application; this module holds what that application answers.
 
-A peer is started as `python -m benchmarks.http.peers.<name>` and told by the environment what to serve:
-`BENCH_PORT`, `BENCH_VARIANT` (`base`, `routes`, `middleware`), `BENCH_LOOP` (`uvloop`, `asyncio`) and `BENCH_SERVER`,
-where a framework runs on more than one server. It imports little, because cold start and idle memory are measured too.
+A peer is started as `python -m benchmarks.http.peers.<name>` and told by the environment what to serve: `BENCH_PORT`,
+`BENCH_VARIANT` (`base`, `routes`, `middleware`; Armature alone has `more`), `BENCH_LOOP` (`uvloop`, `asyncio`) and
+`BENCH_SERVER`, where a framework runs on more than one server. It imports little, because cold start and idle memory
+are measured too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ PORT = int(os.environ.get("BENCH_PORT", "8000"))
 VARIANT = os.environ.get("BENCH_VARIANT", "base")
 LOOP = os.environ.get("BENCH_LOOP", "uvloop")
 SERVER = os.environ.get("BENCH_SERVER", "")
+#: The switch that `python -m benchmarks ablate` wants off, if it is one of the running program.
+WITHOUT = os.environ.get("BENCH_WITHOUT", "")
 
 HELLO = "Hello, World!"
 HELLO_BYTES = HELLO.encode()

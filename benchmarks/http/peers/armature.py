@@ -11,6 +11,11 @@ from typing import Any
 from armature import App, HttpRequest, HttpResponse
 from benchmarks.http import peers
 
+if peers.WITHOUT:
+    from benchmarks.http.switches import SWITCHES
+
+    SWITCHES[peers.WITHOUT].take_out()
+
 app = App()
 
 
@@ -84,6 +89,21 @@ def add_middleware(index: int) -> None:
         return response
 
 
+if peers.VARIANT == "more":
+
+    @app.get("/headers")
+    async def headers(req: HttpRequest) -> str:
+        return str(len(req.raw_headers))
+
+    @app.get("/search")
+    async def search(q: str = "", limit: int = 10) -> dict[str, Any]:
+        return {"q": q, "limit": limit}
+
+    @app.get("/api/v1/shops/{shop}/items/{item}")
+    async def deep(shop: int, item: int) -> dict[str, int]:
+        return {"item": item}
+
+
 if peers.VARIANT == "routes":
     for number in range(peers.ROUTE_COUNT):
         add_resource(number)
@@ -91,6 +111,11 @@ if peers.VARIANT == "middleware":
     for number in range(peers.MIDDLEWARE_COUNT):
         add_middleware(number)
 
-if __name__ == "__main__":
+
+def serve() -> None:
     # Options of the server, as JSON: how `python -m benchmarks ablate` switches things off.
     app.run(peers.HOST, peers.PORT, loop=peers.LOOP, **loads(os.environ.get("BENCH_OPTIONS", "{}")))
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,4 +1,4 @@
-"""Starlette on uvicorn (`BENCH_SERVER` chooses its parser); `_granian` runs the same app."""
+"""Starlette on uvicorn or Armature (`BENCH_SERVER` chooses, and the parser); `_granian` runs the same app."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from benchmarks.http import peers
-from benchmarks.http.peers import _uvicorn
 from benchmarks.http.peers._asgi import HeaderMiddleware
 
 
@@ -89,4 +88,8 @@ if peers.VARIANT == "middleware":
 app = Starlette(routes=routes, middleware=middleware)
 
 if __name__ == "__main__":
-    _uvicorn.run(app)
+    if peers.SERVER == "armature":
+        from benchmarks.http.peers._hosting import run
+    else:
+        from benchmarks.http.peers._uvicorn import run
+    run(app)
