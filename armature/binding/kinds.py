@@ -85,12 +85,17 @@ def is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (typing.Union, types.UnionType)
 
 
-def interpret(annotation: Any, bounds: dict[str, Any] | None = None) -> Kind | None:
+def interpret(
+    annotation: Any,
+    bounds: dict[str, Any] | None = None,
+    adapt: Callable[[Any, Convertor | None], Convertor] | None = None,
+) -> Kind | None:
     """Find out how a parameter of this annotation is read from text.
 
     Args:
         annotation: The annotation, resolved.
         bounds: Constraints from outside the annotation, such as those of a marker given as the default.
+        adapt: Takes each type of the annotation and its convertor, if it has one, and returns what is used instead.
 
     Returns:
         None if values of this type cannot be read from the text of a parameter.
@@ -104,14 +109,16 @@ def interpret(annotation: Any, bounds: dict[str, Any] | None = None) -> Kind | N
         members = [member for member in get_args(annotation) if unwrap(member)[0] is not _NONE_TYPE]
         optional = len(members) < len(get_args(annotation))
         if len(members) == 1:
-            kind = interpret(members[0], limits)
+            kind = interpret(members[0], limits, adapt)
             return None if kind is None else Kind(kind.convert, kind.many, optional or kind.optional)
-        kinds = [interpret(member, limits) for member in members]
+        kinds = [interpret(member, limits, adapt) for member in members]
         convertors = [kind.convert for kind in kinds if kind is not None and not kind.many]
         if len(convertors) < len(kinds):
             return None
         return Kind(_first_of(convertors), False, optional)
     scalar = _scalar(annotation, limits)
+    if adapt is not None:
+        scalar = adapt(annotation, scalar)
     if scalar is not None:
         return Kind(_constrained(scalar, annotation, limits))
     return _container(annotation, limits)

@@ -219,7 +219,7 @@ def compile_core(
         signature: The handler's signature.
         label: The route, for tracebacks.
         awaits: Whether the target always returns an awaitable.
-        encode: Turns a returned value into a response.
+        encode: Turns a returned value into a response, or into a coroutine that returns one.
         handler_of: Finds the handler of an exception, or None if nobody handles it.
         encode_answer: Turns what an exception handler returned into a response.
         finish: Awaits what an exception handler or a plain function returned, if it is to be awaited.
@@ -237,7 +237,12 @@ def compile_core(
         "        if handler is None:",
         "            raise",
         "        return encode_answer(error, await finish(handler(request, error)))",
-        "    return value if isinstance(value, Response) else encode(value)",
+        "    if not isinstance(value, Response):",
+        # The same name, so that nothing here holds what a large answer is made of.
+        "        value = encode(value)",
+        "        if not isinstance(value, Response):",
+        "            value = await value",
+        "    return value",
     ]
     names = {
         **_names(signature, writer),

@@ -308,14 +308,16 @@ class _Reader:
         self, name: str, annotation: Any, inner: Any, marker: Marker | None, location: Location, alias: str
     ) -> Kind:
         convertor = self.path_types.get(alias) if location == "path" else None
+        own = None if convertor is None or _is_ours(convertor) else functools.partial(_by_convertor, convertor)
         if inner is inspect.Parameter.empty:
             # Without an annotation the pattern's convertor speaks: {id:int} is an int, {id} is a str.
             annotation = str if convertor is None else convertor.python_type
+            if own is not None and annotation is str:
+                # It need not say what it returns.
+                annotation = Any
         # A marker in Annotated is among the metadata; one given as the default is not.
         bounds = collect_bounds([marker]) if marker is not None else None
-        kind = interpret(annotation, bounds)
-        if kind is None and convertor is not None and convertor.python_type in (annotation, inner):
-            kind = Kind(_by_convertor(convertor))
+        kind = interpret(annotation, bounds, own)
         if kind is None:
             raise self.refuse(
                 f"parameter {name!r} of type {_spell(annotation)} cannot be read from the request",
@@ -326,14 +328,47 @@ class _Reader:
         return kind
 
 
-def _by_convertor(convertor: Convertor[Any]) -> Callable[[str], Any]:
+def _is_ours(convertor: Convertor[Any]) -> bool:
+    """Whether a convertor gives what an annotation would make of the text anyway."""
+    return getattr(type(convertor).to_python, "__module__", None) == Convertor.__module__
+
+
+def _by_convertor(
+    convertor: Convertor[Any], annotation: Any, by_annotation: Callable[[str], Any] | None
+) -> Callable[[str], Any]:
+    """Let the pattern's convertor speak where its value fits the annotation; text is read as the annotation says."""
+    fits = _check_of(annotation)
+
     def convert(text: str) -> Any:
         try:
-            return convertor.to_python(text)
+            value = convertor.to_python(text)
         except ValueError as error:
             raise InvalidValue("value_error", f"Value error, {error}") from None
+        if fits(value):
+            return value
+        if annotation is float and type(value) is int:
+            return float(value)
+        if by_annotation is not None:
+            return by_annotation(value if isinstance(value, str) else text)
+        raise TypeError(
+            f"{type(convertor).__qualname__}.to_python returned {type(value).__qualname__} for a parameter of type "
+            f"{_spell(annotation)}; annotate the parameter with what it returns"
+        )
 
     return convert
+
+
+def _check_of(annotation: Any) -> Callable[[Any], bool]:
+    """How to tell whether a value is of an annotation's type, as far as that can be told."""
+    if typing.get_origin(annotation) is typing.Literal:
+        choices = typing.get_args(annotation)
+        return lambda value: any(type(value) is type(choice) and value == choice for choice in choices)
+    wanted = typing.get_origin(annotation) or annotation
+    try:
+        isinstance(None, wanted)
+    except TypeError:  # Any, or a Protocol that cannot be asked
+        return lambda value: True
+    return lambda value: isinstance(value, wanted)
 
 
 def _is_marker_function(item: Any) -> bool:

@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from armature._impl import message
+from armature._impl import message, weight
+from armature._spec.limits import JSON_LARGE
 
-__all__ = ["ENGINES", "Engine", "dumps", "engine", "loads", "use"]
+__all__ = ["ENGINES", "Engine", "dumps", "engine", "is_large", "loads", "use"]
 
 #: Names of the engines, the preferred one first.
 ENGINES: tuple[str, ...] = ("orjson", "msgspec", "stdlib")
@@ -300,6 +301,11 @@ def dumps(obj: Any) -> bytes:
         TypeError: Something in it cannot be encoded; the message begins with its path, such as `$.users[3].joined`.
     """
     return _encode(obj)
+
+
+def is_large(obj: Any) -> bool:
+    """Whether an object is to be encoded in slices, as `armature.http.json_large` does; quick to tell."""
+    return weight.weigh(obj, JSON_LARGE) >= JSON_LARGE
 
 
 def loads(data: bytes | bytearray | memoryview | str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from armature.http.json_types import as_builtin
 
-__all__ = ["encode", "spell_float"]
+__all__ = ["encode", "spell_float", "spell_path"]
 
 _INFINITY = float("inf")
 _Step = str | int
@@ -34,7 +34,8 @@ def spell_float(value: float) -> str:
     return f"{mantissa}e-{power.lstrip('0')}"
 
 
-def _spell_path(path: list[_Step]) -> str:
+def spell_path(path: list[_Step]) -> str:
+    """Spell the way to a part of a value, such as `$.users[3].joined`."""
     parts = ["$"]
     for step in path:
         if isinstance(step, int):
@@ -55,7 +56,7 @@ class _Encoder:
         self.active: set[int] = set()
 
     def fail(self, reason: str) -> TypeError:
-        return TypeError(f"{_spell_path(self.path)}: {reason}")
+        return TypeError(f"{spell_path(self.path)}: {reason}")
 
     def string(self, value: str) -> str:
         try:
@@ -173,5 +174,5 @@ def encode(obj: Any) -> bytes:
     try:
         encoder.write(obj)
     except RecursionError:
-        raise TypeError(f"{_spell_path(encoder.path[:8])}…: cannot encode, nested too deeply") from None
+        raise TypeError(f"{spell_path(encoder.path[:8])}…: cannot encode, nested too deeply") from None
     return "".join(encoder.out).encode("utf-8")

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from enum import Enum
+from typing import Any, Literal, TypeAlias, overload
 
 from armature._impl import message
 from armature.exceptions import ConfigurationError
 from armature.http import json
+from armature.http.json_types import as_builtin
 from armature.http.response import HttpResponse
 
 __all__ = ["encoder"]
 
 _Response = message.Response
 
+#: What an engine does not ask about, whatever else it is.
+_SPELLED_BY_ENGINES = (str, int, float, dict, list, tuple, Enum)
 
+#: A response, or a coroutine that returns one: JSON that is large is encoded in slices.
+_Answer: TypeAlias = message.Response | Coroutine[Any, Any, message.Response]
+
+
+@overload
 def encoder(
     status: int = 200,
     *,
@@ -22,8 +31,30 @@ def encoder(
     response_class: Any = None,
     handler: str | None = None,
     dumps: Callable[[Any], bytes] = json.dumps,
-) -> Callable[[Any], message.Response]:
+    at_once: Literal[True],
+) -> Callable[[Any], message.Response]: ...
+@overload
+def encoder(
+    status: int = 200,
+    *,
+    nullable: bool = False,
+    response_class: Any = None,
+    handler: str | None = None,
+    dumps: Callable[[Any], bytes] = json.dumps,
+    at_once: bool = False,
+) -> Callable[[Any], _Answer]: ...
+def encoder(
+    status: int = 200,
+    *,
+    nullable: bool = False,
+    response_class: Any = None,
+    handler: str | None = None,
+    dumps: Callable[[Any], bytes] = json.dumps,
+    at_once: bool = False,
+) -> Callable[[Any], _Answer]:
     """Make the function that turns a route's returned values into responses.
+
+    For JSON that is large it returns a coroutine that returns the response.
 
     Args:
         status: The status of a value that names none itself.
@@ -31,6 +62,7 @@ def encoder(
         response_class: A subclass of `HttpResponse` that is called with the value and `status=`.
         handler: Qualified name of the handler, for error messages.
         dumps: Encodes JSON.
+        at_once: Whether a response is returned in any case.
 
     Raises:
         ConfigurationError: `response_class` is no response class.
@@ -41,15 +73,36 @@ def encoder(
         make = response_class
     else:
         raise ConfigurationError(f"response_class must be a subclass of HttpResponse, not {response_class!r}")
+    returned_by = f"returned by {handler or 'an exception handler'}"
 
-    def as_json(value: Any, status: int) -> message.Response:
+    def as_json(value: Any, status: int) -> _Answer:
         try:
+            if not at_once:
+                if hasattr(type(value), "__dataclass_fields__") and not isinstance(value, _SPELLED_BY_ENGINES):
+                    # What the encoder would do first: a page of rows is as large as its rows.
+                    value = as_builtin(value)
+                if json.is_large(value):
+                    return in_slices(encode_large_json(value), status)
             return HttpResponse(dumps(value), status, None, "application/json")
         except TypeError as error:
-            error.add_note(f"returned by {handler or 'an exception handler'}")
+            error.add_note(returned_by)
             raise
 
-    def encode_as(value: Any, status: int) -> message.Response:
+    def encode_large_json(value: Any) -> Coroutine[Any, Any, list[bytes]]:
+        from armature.http.json_large import encode_large
+
+        return encode_large(value, dumps)
+
+    async def in_slices(encoding: Coroutine[Any, Any, list[bytes]], status: int) -> message.Response:
+        from armature.http.json_large import SegmentedResponse
+
+        try:
+            return SegmentedResponse.of(await encoding, status, "application/json")
+        except TypeError as error:
+            error.add_note(returned_by)
+            raise
+
+    def encode_as(value: Any, status: int) -> _Answer:
         if isinstance(value, _Response):
             return value
         if make is not None:
@@ -64,7 +117,7 @@ def encoder(
             return HttpResponse.stream(value, status=status)
         return as_json(value, status)
 
-    def encode(value: Any) -> message.Response:
+    def encode(value: Any) -> _Answer:
         kind = type(value)
         if make is None and (kind is dict or kind is list):
             return as_json(value, status)
@@ -72,18 +125,28 @@ def encoder(
             return with_status(value)
         return encode_as(value, status)
 
-    def with_status(value: tuple[Any, ...]) -> message.Response:
+    def with_status(value: tuple[Any, ...]) -> _Answer:
         own_status = int(value[1])
+        headers = value[2] if len(value) == 3 else None
+        if headers is not None and not isinstance(headers, Mapping):
+            raise TypeError(
+                f"{handler or 'the handler'} returned (body, status, headers) with headers of type "
+                f"{type(headers).__name__}; they must be a mapping of str to str"
+            )
         response = encode_as(value[0], own_status)
+        if not isinstance(response, _Response):
+            return response if headers is None else with_headers(response, headers)
         if response is value[0]:
             response.status = own_status
-        if len(value) == 3 and value[2] is not None:
-            if not isinstance(value[2], Mapping):
-                raise TypeError(
-                    f"{handler or 'the handler'} returned (body, status, headers) with headers of type "
-                    f"{type(value[2]).__name__}; they must be a mapping of str to str"
-                )
-            _add_headers(response, value[2])
+        if headers is not None:
+            _add_headers(response, headers)
+        return response
+
+    async def with_headers(
+        answer: Coroutine[Any, Any, message.Response], headers: Mapping[str, str]
+    ) -> message.Response:
+        response = await answer
+        _add_headers(response, headers)
         return response
 
     return encode

@@ -223,7 +223,7 @@ def _client_gone(request: Any, error: ClientDisconnect) -> message.Response:
     return HttpResponse(b"", 400)
 
 
-_encode_error = encoder(500)
+_encode_error = encoder(500, at_once=True)
 
 
 def encode_answer(error: BaseException, value: Any) -> message.Response:
@@ -231,5 +231,5 @@ def encode_answer(error: BaseException, value: Any) -> message.Response:
     if isinstance(value, message.Response):
         return value
     if isinstance(error, HTTPException) and error.status_code != 500:
-        return encoder(error.status_code)(value)
+        return encoder(error.status_code, at_once=True)(value)
     return _encode_error(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -160,18 +161,25 @@ def normal_methods(methods: str | Sequence[str], path: str, place: str | None) -
     return tuple(dict.fromkeys(method.upper() for method in given))
 
 
+#: Where the standard library lies, and what is installed besides.
+_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
+_INSTALLED = os.path.join(_LIBRARY, "site-packages", "")
+
+
 def _outside() -> Any:
+    """The frame of whoever uses this package; the loop that a test client runs stands between the two, for one."""
     frame = sys._getframe(1)
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module != "armature" and not module.startswith("armature."):
+        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        ours = module == "armature" or module.startswith("armature.")
+        if not ours and (not file.startswith((_LIBRARY, "<frozen ")) or file.startswith(_INSTALLED)):
             return frame
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
 
 def callers_place() -> str | None:
-    """Where, outside this package, the present call comes from: `file:line`."""
+    """Where, outside this package and the standard library, the present call comes from: `file:line`."""
     frame = _outside()
     return None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
@@ -187,8 +195,11 @@ def callers_names() -> Mapping[str, Any] | None:
 
 def frozen_error(what: str, built_at: str | None) -> ConfigurationError:
     """The error of a change that comes after `build()`."""
+    place = callers_place()
     return ConfigurationError(
-        f"{what} at {callers_place()} comes too late: the app was built"
+        what
+        + (f" at {place}" if place else "")
+        + " comes too late: the app was built"
         + (f" at {built_at}" if built_at else "")
         + "; register everything before build(), run() or the first request"
     )
