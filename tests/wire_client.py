@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from armature.server.runner import Server, loop_factory
+from counterparts import require
 
 T = TypeVar("T")
 
@@ -158,8 +159,8 @@ class Running:
     """A server in a thread of its own, on a loop of its own."""
 
     def __init__(self, app: Any, loop: str, **options: Any) -> None:
-        self.server = Server(app, **{"host": "127.0.0.1", "port": 0, **options})
-        self.loop_name = loop
+        self.loop_name, _, io = loop.partition("/")
+        self.server = Server(app, **{"host": "127.0.0.1", "port": 0, "io": io or "auto", **options})
         self._started: Future[None] = Future()
         self._ended: Future[None] = Future()
         self._end: asyncio.Event | None = None
@@ -263,8 +264,8 @@ def certificate(directory: Path) -> tuple[Path, Path]:
     """Make a certificate for localhost; return it and its key."""
     certificate, key = directory / "certificate.pem", directory / "key.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+        [require("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        + ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
         + ["-keyout", str(key), "-out", str(certificate)],
         check=True,
         capture_output=True,

@@ -5,19 +5,22 @@ say() { printf '\n==> %s\n' "$*"; }
 
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# as_root COMMAND...: run it as root, or say what to run.
+# as_root COMMAND...: run it as root.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null 2>&1; then
-        sudo "$@"
     else
-        fail "this needs root; run: $*"
+        sudo "$@"
     fi
 }
 
-# is_missing COMMAND: true if no such command is on the PATH.
-is_missing() { ! command -v "$1" >/dev/null 2>&1; }
+# is_missing COMMAND...: true if none of these commands is installed. Debian keeps servers where only root looks.
+is_missing() {
+    for command in "$@"; do
+        PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 && return 1
+    done
+    return 0
+}
 
 # find_python: print a Python of at least 3.11: $PYTHON if set, else the newest of the usual names.
 find_python() {
@@ -32,6 +35,7 @@ find_python() {
 }
 
 # install_system NEEDED...: install, with apt, the packages that bring the commands named and what Python lacks.
+# NEEDED is a command that is called like its package, or several that do the same, the package's first: `a|b`.
 install_system() {
     packages=""
     interpreter=$(find_python) || { packages="python3 python3-venv python3-dev"; interpreter=""; }
@@ -44,14 +48,41 @@ HEADERS
     fi
     is_missing cc && packages="$packages gcc libc6-dev"
     for needed in "$@"; do
-        is_missing "$needed" && packages="$packages $needed"
+        # shellcheck disable=SC2046
+        is_missing $(printf '%s' "$needed" | tr '|' ' ') && packages="$packages ${needed%%|*}"
     done
     [ -z "$packages" ] && return
-    is_missing apt-get && fail "please install with your system's package manager:$packages"
+    is_missing apt-get && fail "please install with your system's package manager:$packages${otherwise:-}"
+    if [ "$(id -u)" != 0 ] && is_missing sudo; then
+        commands="apt-get update && apt-get install --no-install-recommends$packages"
+        fail "this needs root; run as root: $commands${otherwise:-}"
+    fi
     say "installing$packages"
     as_root apt-get update
+    keep_stopped
     # shellcheck disable=SC2086
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages || installed=$?
+    let_start
+    [ "${installed:-0}" = 0 ] || fail "apt-get could not install:$packages"
+}
+
+# keep_stopped, let_start: between the two, packages do not start the servers that they bring (invoke-rc.d(8)); what
+# is wanted of nginx is the program. A policy that the machine has already is left as it is.
+policy=/usr/sbin/policy-rc.d
+keep_stopped() {
+    [ -e $policy ] && return
+    printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+    as_root chmod 755 $policy
+    our_policy=yes
+    trap let_start EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+let_start() {
+    [ -n "${our_policy:-}" ] || return 0
+    as_root rm -f $policy
+    our_policy=
+    trap - EXIT INT TERM
 }
 
 # python_package: the name of Debian's package of the interpreter found.

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from armature._impl import PURE
+from counterparts import LOOPS, require_module
 from wire_client import Running, certificate, serving
 
-LOOPS = [
-    "asyncio",
-    pytest.param("uvloop", marks=pytest.mark.skipif(not importlib.util.find_spec("uvloop"), reason="uvloop")),
-]
+#: Where the reactor runs, the loop's own transports are tested as well, on one of the loops.
+FEEDERS = LOOPS if PURE or not sys.platform.startswith("linux") else [*LOOPS, "uvloop/asyncio"]
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=FEEDERS)
 def loop_name(request: pytest.FixtureRequest) -> str:
-    """The event loop that the test's server runs on."""
+    """The event loop that the test's server runs on; behind a slash, what feeds its connections."""
     name: str = request.param
+    if name.startswith("uvloop"):
+        require_module("uvloop")
     return name
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     target, seconds, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     # The pure twins are instrumented: their branches lead the fuzzer through the compiled ones as well.
     with atheris.instrument_imports(include=["armature._pure"]):
-        for stem in ("parser", "writer", "buffers", "message", "router", "dispatch", "connection"):
+        for stem in ("parser", "chunked", "writer", "buffers", "message", "router", "dispatch", "connection"):
             importlib.import_module(f"armature._pure.{stem}")
     from fuzz.seeds import DICTIONARY, write_seeds
     from fuzz.targets import TARGETS

@@ -1,12 +1,16 @@
-"""Where fuzzing begins: the corpus of requests, and words that a fuzzer would be long in finding."""
+"""Where fuzzing begins: the corpus of requests, what fuzzing has found, and words that it would be long in finding."""
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 from corpus import CASES
 
-__all__ = ["DICTIONARY", "write_seeds"]
+__all__ = ["DICTIONARY", "keep", "kept", "write_seeds"]
+
+#: Of each target the inputs that led a fuzzer somewhere new, a bytes literal a line, the shortest first.
+KEPT = Path(__file__).parent / "kept"
 
 DICTIONARY = [
     b"GET ", b"POST ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"HTTP/2.0", b"http://h", b"\r\n", b"\r\n\r\n",
@@ -14,6 +18,18 @@ DICTIONARY = [
     b"Expect: 100-continue\r\n", b"Upgrade: x\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b";a=\"b\"", b"/suspend", b"/read", b"/stream", b"/ignore",
     b"/small", b"/number/12", b"/text/a%2Fb/1", b"/rest/x", b"/fail-late", b"/close", b"%FF", b"\xff",
 ]  # fmt: skip
+
+
+def kept(target: str) -> list[bytes]:
+    """What fuzzing a target has found."""
+    return [ast.literal_eval(line) for line in (KEPT / f"{target}.txt").read_text("ascii").splitlines()]
+
+
+def keep(target: str, folder: Path) -> None:
+    """Add the files of a folder, which a fuzzer of this target has filled."""
+    found = {*kept(target), *(path.read_bytes() for path in folder.iterdir())}
+    lines = [f"{data!r}\n" for data in sorted(found, key=lambda data: (len(data), data))]
+    (KEPT / f"{target}.txt").write_text("".join(lines), "ascii")
 
 
 def write_seeds(folder: Path, target: str) -> None:
@@ -27,3 +43,5 @@ def write_seeds(folder: Path, target: str) -> None:
             data = case.data.split(b" ")[1][1:] if case.data.count(b" ") > 1 else b""
         if data:
             (folder / case.name).write_bytes(b"\x05" + data if target not in ("field", "router") else data)
+    for number, data in enumerate(kept(target)):
+        (folder / f"kept-{number}").write_bytes(data)

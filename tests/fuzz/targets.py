@@ -43,7 +43,7 @@ def chunked(rooms: Sequence[Any], data: bytes) -> None:
     seed, data = data[0], data[1:]
     limits = {"extension_limit": 16, "trailer_limit": 40} if seed & 1 else {}
     results = [
-        parse_chunked(room.parser.ChunkedParser(**limits), data, cuts)
+        parse_chunked(room.chunked.ChunkedParser(**limits), data, cuts)
         for room in rooms
         for cuts in ([], _cuts(data, seed))
     ]

@@ -1,6 +1,7 @@
 """The fuzz targets: shortly with Hypothesis in every run, and for as long as one likes with atheris (`-m fuzz`).
 
-`ARMATURE_FUZZ_SECONDS` says how long atheris fuzzes each target; the default is 10.
+`ARMATURE_FUZZ_SECONDS` says how long atheris fuzzes each target; the default is 10. With `ARMATURE_FUZZ_KEEP=1` what it
+finds is added to `tests/fuzz/kept`, which every run of the tests replays.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import CASES
-from fuzz.seeds import DICTIONARY
+from fuzz.seeds import DICTIONARY, keep, kept
 from fuzz.targets import TARGETS
 from twins import messages
 from twins.conftest import PY, C
@@ -50,6 +51,12 @@ def test_target_on_the_corpus(rooms: list[Any], name: str) -> None:
             TARGETS[name](rooms, bytes([seed]) + data)
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_target_on_what_was_found(rooms: list[Any], name: str) -> None:
+    for data in kept(name):
+        TARGETS[name](rooms, data)
+
+
 @pytest.mark.fuzz
 @pytest.mark.timeout(SECONDS * 3 + 120)
 @pytest.mark.parametrize("name", TARGETS)
@@ -64,3 +71,5 @@ def test_atheris(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> N
     found = [path for path in tmp_path.iterdir() if path.name.startswith(("crash-", "leak-", "timeout-", "oom-"))]
     assert not found, f"{found[0].read_bytes()!r}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert done.returncode == 0, done.stderr[-3000:]
+    if os.environ.get("ARMATURE_FUZZ_KEEP", "0") not in ("", "0"):
+        keep(name, tmp_path / "found")
