@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from armature._impl import IMPL
+    from armature._stats import stats
     from armature.app import App
     from armature.binding.markers import Cookie, Header, Path, Query
     from armature.exceptions import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         RequestValidationError,
         RouteError,
     )
+    from armature.health import HealthRouter
     from armature.http import (
         URL,
         FileResponse,
@@ -35,8 +37,12 @@ if TYPE_CHECKING:
         State,
         StaticFiles,
     )
+    from armature.http.file_cache import FileCache
+    from armature.middleware.compression import CompressionMiddleware
     from armature.middleware.cors import CORSMiddleware
+    from armature.middleware.https_redirect import HTTPSRedirectMiddleware
     from armature.middleware.logging import LoggerMiddleware
+    from armature.middleware.proxy_headers import ProxyHeadersMiddleware
     from armature.routing.convertors import Convertor, register_convertor
     from armature.routing.methods import any, delete, get, head, options, patch, post, put
     from armature.routing.router import APIRouter, Router, scope
@@ -49,13 +55,17 @@ __all__ = [
     "ArmatureError",
     "CORSMiddleware",
     "ClientDisconnect",
+    "CompressionMiddleware",
     "ConfigurationError",
     "Convertor",
     "Cookie",
+    "FileCache",
     "FileResponse",
     "HTTPException",
+    "HTTPSRedirectMiddleware",
     "Header",
     "Headers",
+    "HealthRouter",
     "HttpRequest",
     "HttpResponse",
     "IMPL",
@@ -65,6 +75,7 @@ __all__ = [
     "Path",
     "PayloadTooLarge",
     "ProtocolError",
+    "ProxyHeadersMiddleware",
     "Query",
     "QueryParams",
     "RequestValidationError",
@@ -90,6 +101,7 @@ __all__ = [
 #: Module -> the public names that stand there.
 _HOMES = {
     "_impl": ("IMPL",),
+    "_stats": ("stats",),
     "app": ("App",),
     "binding.markers": ("Cookie", "Header", "Path", "Query"),
     "exceptions": (
@@ -115,8 +127,13 @@ _HOMES = {
         "StaticFiles",
         "URL",
     ),
+    "health": ("HealthRouter",),
+    "http.file_cache": ("FileCache",),
+    "middleware.compression": ("CompressionMiddleware",),
     "middleware.cors": ("CORSMiddleware",),
+    "middleware.https_redirect": ("HTTPSRedirectMiddleware",),
     "middleware.logging": ("LoggerMiddleware",),
+    "middleware.proxy_headers": ("ProxyHeadersMiddleware",),
     "routing.convertors": ("Convertor", "register_convertor"),
     "routing.methods": ("any", "delete", "get", "head", "options", "patch", "post", "put"),
     "routing.router": ("APIRouter", "Router", "scope"),
@@ -134,11 +151,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def stats() -> dict[str, dict[str, int]]:
-    """Return what the running twins have counted since the process began, by twin."""
-    from armature import _impl
-
-    twins = ("connection", "exchange", "router")
-    return {twin: getattr(_impl, twin).stats() for twin in twins}

@@ -26,6 +26,7 @@ class Carrier(Protocol):
     """What brings a request: a connection of the server, an ASGI scope, a test.
 
     A carrier may also have `unhandled(request, error)`; it is told of every exception that nothing in the app handled.
+    And it may have `ready`, which is False from the moment that its server is told to stop.
     """
 
     @property

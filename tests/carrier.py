@@ -108,6 +108,8 @@ async def settle(endpoint: Any, value: Any) -> message.Response:
         if value is None:
             return message.Response(b"", 204 if endpoint.status == 200 else endpoint.status)
     response = endpoint.encode(value)
+    if inspect.isawaitable(response):
+        response = await response
     assert isinstance(response, message.Response)
     return response
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import armature
+from counterparts import require_module
 from documents import ROOT, Page, blocks
 
 DOCS = ROOT / "docs"
@@ -69,7 +70,7 @@ def test_every_public_name_is_in_the_reference_once() -> None:
 
 
 def test_the_site_builds(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
+    require_module("mkdocstrings")
     command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert result.returncode == 0, result.stderr

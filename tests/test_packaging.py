@@ -203,7 +203,12 @@ def test_contradicting_build_flags_are_refused(checkout: Path) -> None:
 
 def test_every_extra_of_the_running_program_installs(pure_wheel: Path, tmp_path: Path) -> None:
     user = fresh(sys.executable, tmp_path / "user")
-    for extra, module in [("httptools", "httptools"), ("dev", "watchfiles"), ("full", "httptools, watchfiles")]:
+    for extra, module in [
+        ("httptools", "httptools"),
+        ("dev", "watchfiles"),
+        ("compression", "brotli"),
+        ("full", "httptools, watchfiles, brotli"),
+    ]:
         run(user, "-m", "pip", "install", f"{pure_wheel}[{extra}]")
         run(user, "-c", f"import {module}")
 

@@ -19,6 +19,7 @@ from armature._spec.plan import CALL_BARE, CALL_PARAMS, KIND_INT
 from armature._spec.status import BODILESS
 from armature.app.paths import below_root, quote_path
 from armature.exceptions import ClientDisconnect, PayloadTooLarge
+from armature.http.json import is_large
 from armature.http.response import HttpResponse
 from armature.routing.router import Router
 from armature.types import Message, Receive, Scope, Send, Service
@@ -351,7 +352,7 @@ async def _settle(endpoint: dispatch.Endpoint, value: Any) -> message.Response:
     if endpoint.native:
         kind = type(value)
         status = endpoint.status
-        if kind is dict or kind is list:
+        if (kind is dict or kind is list) and not is_large(value):
             return HttpResponse(endpoint.dumps(value), status, None, "application/json")
         if kind is str:
             return HttpResponse(value, status)
@@ -359,7 +360,8 @@ async def _settle(endpoint: dispatch.Endpoint, value: Any) -> message.Response:
             return HttpResponse(value, status, None, "application/octet-stream")
         if value is None:
             return HttpResponse(b"", 204 if status == 200 else status)
-    return endpoint.encode(value)
+    value = endpoint.encode(value)
+    return await value if inspect.isawaitable(value) else value  # type: ignore[no-any-return]
 
 
 async def _pieces(stream: Any) -> AsyncIterator[Any]:

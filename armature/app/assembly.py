@@ -377,7 +377,9 @@ class _Assembly:
         other = own.rstrip(b"/") if own.endswith(b"/") else own + b"/"
         if not other or self.router.find(request.method, other).outcome == router.NOT_FOUND:
             return None
-        target = raw[: len(raw) - len(own)] + other + (b"?" + request.query_string if request.query_string else b"")
+        seen = getattr(request, "root_path", "").encode()
+        query = b"?" + request.query_string if request.query_string else b""
+        target = seen + raw[: len(raw) - len(own)] + other + query
         return HttpResponse.redirect(target.decode("latin-1"), 307)
 
     def refusal(self, root: _Scope, methods: tuple[str, ...]) -> dispatch.Endpoint:
@@ -434,7 +436,7 @@ def _core(
             if handler is None:
                 raise
             return encode_answer(error, await finish(handler(request, error)))
-        return to_response(value)
+        return await finish(to_response(value))
 
     return core
 

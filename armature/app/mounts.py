@@ -49,15 +49,17 @@ class ASGIMount:
         outer = getattr(request.connection, "root_path", "")
         # The prefix may have parameters, so that it is taken from the request: as many segments as the template has.
         own = b"/".join(raw_path[len(outer.encode()) :].split(b"/")[: self.depth + 1])
-        root_path = outer + message.Request(None, "GET", own).path
+        # What a proxy took off the path, which the request was told of (RFC 3875 calls it SCRIPT_NAME).
+        seen = getattr(request, "root_path", "")
+        root_path = seen + outer + message.Request(None, "GET", own).path
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": request.http_version,
             "method": request.method,
             "scheme": request.scheme,
-            "path": request.path,
-            "raw_path": raw_path,
+            "path": seen + request.path,
+            "raw_path": seen.encode() + raw_path,
             "query_string": request.query_string,
             "root_path": root_path,
             "headers": list(request.raw_headers),

@@ -11,6 +11,8 @@ __all__ = ["armature"]
 
 #: Command -> the module that holds it, and its line in the help text.
 COMMANDS = {
+    "bench": ("bench", "Put a load on an app, and show what a request costs."),
+    "deploy": ("deploy", "Make the files that run an app as a service."),
     "dev": ("serve", "Serve an app while it is being written: reload, error page, access log."),
     "info": ("info", "Show versions, the twins that run, and what is installed."),
     "new": ("new", "Make a new project."),

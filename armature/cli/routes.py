@@ -31,7 +31,7 @@ def routes(target: str | None, factory: bool, app_dir: str | None, as_json: bool
     with reported():
         from armature.server.importer import load_app
 
-        service = load_app(find_target(target, app_dir), factory=factory, app_dir=app_dir)
+        service = load_app(find_target(target, app_dir), factory=factory, app_dir=app_dir, interface="armature")
         if hasattr(service, "build"):
             service = service.build()
     found = [_described(route) for route in service.routes]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from armature.http.media import parse_media_type, split_quoted
 
-__all__ = ["accepts", "accepts_encoding"]
+if TYPE_CHECKING:
+    from armature._impl import message
+
+__all__ = ["accepts", "accepts_encoding", "add_vary"]
 
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
@@ -108,3 +112,22 @@ def accepts_encoding(header: str | None, offers: Sequence[str]) -> str | None:
     if identity == 0.0:
         return None
     return "identity"
+
+
+def add_vary(response: message.Response, names: Sequence[bytes]) -> None:
+    """Say in `Vary` that a response depends on fields of the request (RFC 9110 section 12.5.5).
+
+    Args:
+        response: The response.
+        names: The fields, in lower case; those that are listed already are not listed again.
+    """
+    if not names:
+        return
+    fields = response.fields()
+    present = [value for name, value in fields if name == b"vary"]
+    listed = {part.strip().lower() for value in present for part in value.split(b",")}
+    if b"*" in listed:
+        return
+    missing = [name for name in names if name not in listed]
+    if missing:
+        fields.append((b"vary", b", ".join(missing)))

@@ -37,7 +37,7 @@ def parse_range(header: str, size: int, limit: int = RANGE_LIMIT) -> list[tuple[
         if the field is to be ignored: another unit, malformed, too many ranges, or an empty representation.
     """
     unit, found, specs = header.partition("=")
-    if not found or unit.strip(" \t").lower() != "bytes" or size == 0:
+    if not found or unit.lower() != "bytes" or size == 0:
         return None
     if specs.count(",") >= limit:
         return None

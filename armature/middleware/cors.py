@@ -8,6 +8,7 @@ from typing import Self
 
 from armature._impl import message
 from armature.exceptions import ConfigurationError
+from armature.http.negotiation import add_vary
 from armature.http.request import HttpRequest
 from armature.http.response import HttpResponse
 
@@ -111,7 +112,7 @@ class CORSMiddleware:
         if raw_origin is None:
             response = await call_next(request)
             if self.varies:
-                _vary(response, (b"origin",))
+                add_vary(response, (b"origin",))
             return response
         origin = raw_origin.decode("latin-1")
         if request.method == "OPTIONS" and request.header(b"access-control-request-method") is not None:
@@ -120,7 +121,7 @@ class CORSMiddleware:
         if self.allows(origin):
             self._mark(response, self._simple, raw_origin)
         if self.varies:
-            _vary(response, (b"origin",))
+            add_vary(response, (b"origin",))
         return response
 
     def _mark(self, response: message.Response, wanted: list[tuple[bytes, bytes]], origin: bytes) -> None:
@@ -151,28 +152,15 @@ class CORSMiddleware:
             # The page may know which of the three it was, but only if its origin is allowed at all.
             if refused != "origin":
                 self._mark(response, self._simple, raw_origin)
-            _vary(response, vary)
+            add_vary(response, vary)
             return response
         response = HttpResponse(b"", 204)
         self._mark(response, self._preflight, raw_origin)
         line = ", ".join(asked).encode() if self.any_header else self._allowed_line
         if line:
             response.fields().append((b"access-control-allow-headers", line))
-        _vary(response, vary)
+        add_vary(response, vary)
         return response
-
-
-def _vary(response: message.Response, names: tuple[bytes, ...]) -> None:
-    if not names:
-        return
-    fields = response.fields()
-    present = [value for name, value in fields if name == b"vary"]
-    listed = {part.strip().lower() for value in present for part in value.split(b",")}
-    if b"*" in listed:
-        return
-    missing = [name for name in names if name not in listed]
-    if missing:
-        fields.append((b"vary", b", ".join(missing)))
 
 
 def _origin(origin: str) -> str:

@@ -16,9 +16,10 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from armature.exceptions import ConfigurationError
+from armature.server.asgi_interface import interface_of, is_native
 
 __all__ = [
     "AppImportError",
@@ -54,7 +55,13 @@ class AppImportError(ConfigurationError):
         super().__init__(message if hint is None else f"{message}\n  mend: {hint}")
 
 
-def load_app(target: str, *, factory: bool = False, app_dir: str | os.PathLike[str] | None = None) -> Any:
+def load_app(
+    target: str,
+    *,
+    factory: bool = False,
+    app_dir: str | os.PathLike[str] | None = None,
+    interface: Literal["auto", "armature", "asgi"] = "auto",
+) -> Any:
     """Import what `target` names and return the app.
 
     Args:
@@ -62,6 +69,8 @@ def load_app(target: str, *, factory: bool = False, app_dir: str | os.PathLike[s
             dotted. Without one, `app`, `application` and `router` are tried, then the only app of the module.
         factory: Whether the attribute is a function without arguments that returns the app.
         app_dir: The directory put first on `sys.path`. Default: the current one, or that of the file.
+        interface: What an app is: one of ours with `"armature"`, anything that can be called with `"asgi"`, and with
+            `"auto"` one of ours or what looks like an ASGI app.
 
     Raises:
         AppImportError: There is no such module or attribute, the module or the factory failed, or what was found
@@ -72,8 +81,8 @@ def load_app(target: str, *, factory: bool = False, app_dir: str | os.PathLike[s
         attribute = _default_attribute(module, target, factory)
     found = _attribute(module, attribute, target)
     if factory:
-        return _call_factory(found, attribute, target)
-    if not is_app(found):
+        return _call_factory(found, attribute, target, interface)
+    if not _fits(found, interface):
         raise AppImportError(
             f"{module.__name__}:{attribute} is {_describe(found)}, not an app",
             target=target,
@@ -98,12 +107,14 @@ def load_object(target: str) -> Any:
 
 
 def is_app(obj: Any) -> bool:
-    """Whether a server can serve `obj`: it builds a service, or is one."""
-    if isinstance(obj, type):
-        return False
-    return callable(getattr(obj, "build", None)) or (
-        hasattr(obj, "router") and callable(getattr(obj, "lifespan", None))
-    )
+    """Whether a server can serve `obj`: it builds a service, is one, or looks like an ASGI app."""
+    return is_native(obj) or interface_of(obj) is not None
+
+
+def _fits(obj: Any, interface: str) -> bool:
+    if interface == "asgi":
+        return callable(obj)
+    return is_native(obj) or (interface == "auto" and interface_of(obj) is not None)
 
 
 def user_traceback(error: BaseException) -> TracebackType | None:
@@ -114,10 +125,10 @@ def user_traceback(error: BaseException) -> TracebackType | None:
     return frame
 
 
-def format_import_error(error: AppImportError) -> str:
+def format_import_error(error: Exception) -> str:
     """Return what a terminal shows: the traceback of the user's own code, if it failed, then what to mend."""
     shown = ""
-    if error.__cause__ is not None:
+    if isinstance(error, AppImportError) and error.__cause__ is not None:
         shown = format_user_traceback(error.__cause__) + "\n"
     return f"{shown}Error: {error}\n"
 
@@ -350,10 +361,17 @@ def _default_attribute(module: ModuleType, target: str, factory: bool) -> str:
 
 
 def _apps_of(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if not name.startswith("_") and is_app(value)]
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    apps = [name for name, value in public.items() if is_native(value)]
+    # Any function with three parameters could be an ASGI app, so that one has to be named.
+    return apps or [
+        name
+        for name, value in public.items()
+        if not inspect.isroutine(value) and not isinstance(value, type) and interface_of(value) is not None
+    ]
 
 
-def _call_factory(found: Any, attribute: str, target: str) -> Any:
+def _call_factory(found: Any, attribute: str, target: str, interface: str) -> Any:
     if not callable(found):
         raise AppImportError(
             f"{attribute!r} is {_describe(found)}, not a factory",
@@ -374,7 +392,7 @@ def _call_factory(found: Any, attribute: str, target: str) -> Any:
         raise AppImportError(
             f"the factory {attribute!r} failed: {_one_line(error)}", target=target, hint=hint
         ) from error
-    if not is_app(app):
+    if not _fits(app, interface):
         hint = "does it lack a return?" if app is None else "return an App or a Router"
         raise AppImportError(
             f"the factory {attribute!r} returned {_describe(app)}, not an app", target=target, hint=hint

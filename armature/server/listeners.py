@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import errno
 import inspect
 import os
+import selectors
 import socket
 import ssl
 import stat
-from collections.abc import Callable
-from typing import Any
+import struct
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 from armature.exceptions import ArmatureError, ConfigurationError
 from armature.server.config import ServerConfig
 
-__all__ = ["ListenError", "Listeners"]
+__all__ = ["ListenError", "Listeners", "tls_options", "url_of"]
+
+#: How long the packets of a handshake may be under way when the server stops.
+HANDSHAKE_SECONDS = 0.1
+
+#: Turns of the loop that it is given to accept those who wait when the server stops.
+ACCEPT_TURNS = 100
 
 #: Other ports tried where port 0 must be free on several addresses at once.
 PORT_ATTEMPTS = 16
@@ -51,11 +61,16 @@ class Listeners:
 
     Args:
         config: The server's options.
+        sockets: Bound sockets to serve on, instead of those that the options describe.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, sockets: Sequence[socket.socket] = ()) -> None:
         self._config = config
-        self._servers: list[asyncio.AbstractServer] = []
+        self._given = list(sockets)
+        self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
+        self._factory: Callable[[], Any] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._reactor: Any = None
         self._path: tuple[str, tuple[int, int]] | None = None
         #: The bound sockets.
         self.sockets: list[socket.socket] = []
@@ -68,62 +83,158 @@ class Listeners:
             ConfigurationError: The descriptor is not that of a socket.
         """
         config = self._config
+        if self._given:
+            self.sockets = self._given
+            return
         if config.fd is not None:
-            self.sockets = [_inherited(config.fd)]
+            self.sockets = _inherited(config.fd)
         elif config.uds is not None:
             self.sockets = [self._bind_path(config.uds)]
         else:
             self.sockets = await _bind_host(config.host, config.port, config.reuse_port)
+        self._prepare()
 
-    async def listen(self, factory: Callable[[], Any], context: ssl.SSLContext | None) -> None:
+    def sibling(self) -> Listeners:
+        """Bind further sockets to the same addresses; the kernel divides connections between those that listen (Linux).
+
+        Raises:
+            ListenError: Somebody else was quicker.
+        """
+        # Set only now: a first bind with it would not have found out that the address is taken.
+        for sock in self.sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other = Listeners(self._config)
+        addresses: list[tuple[int, Any]] = [(sock.family, sock.getsockname()) for sock in self.sockets]
+        other.sockets = _bind_all(addresses, self._config.host, addresses[0][1][1], True)
+        other._prepare()
+        return other
+
+    def _prepare(self) -> None:
+        tcp = self._config.tcp()
+        for sock in self.sockets:
+            tcp.prepare(sock)
+
+    async def listen(self, factory: Callable[[], Any], context: ssl.SSLContext | None, reactor: Any = None) -> None:
         """Accept connections from now on.
 
         Args:
             factory: Makes the protocol of a connection.
             context: Switches TLS on.
+            reactor: What accepts them, instead of the loop.
 
         Raises:
             ListenError: Somebody else was quicker.
         """
-        loop = asyncio.get_running_loop()
+        self._factory, self._context, self._reactor = factory, context, reactor
         for sock in self.sockets:
-            create: Any = loop.create_server
-            options: dict[str, Any] = {} if context is None else {"ssl_shutdown_timeout": TLS_SHUTDOWN_SECONDS}
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                create = loop.create_unix_server
-                # From 3.13 on loops would unlink the path themselves, even that of an inherited socket.
-                if "cleanup_socket" in inspect.signature(create).parameters:
-                    options["cleanup_socket"] = False
+            await self._listen(sock)
+
+    async def add(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections from further sockets as well.
+
+        Args:
+            sockets: They belong to this object from now on.
+        """
+        for sock in sockets:
+            self.sockets.append(sock)
+            await self._listen(sock)
+
+    async def remove(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept no more from some of the sockets, and close them; what waits in them is left to others who have them.
+
+        Args:
+            sockets: Some of `self.sockets`.
+        """
+        given = [sock for sock in sockets if sock in self.sockets]
+        await self._quiesce(given)
+        for sock in given:
+            self.sockets.remove(sock)
+            self._release(sock)
+
+    async def _listen(self, sock: socket.socket) -> None:
+        if self._reactor is not None:
             try:
-                server = await create(factory, sock=sock, backlog=self._config.backlog, ssl=context, **options)
+                sock.listen(self._config.backlog)
             except OSError as error:
                 raise _explained(error, _name(sock)) from error
-            self._servers.append(server)
+            self._reactor.listen(sock)
+            return
+        loop = asyncio.get_running_loop()
+        create: Any = loop.create_server
+        options: dict[str, Any] = {} if self._context is None else tls_options(self._config)
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            create = loop.create_unix_server
+            # From 3.13 on loops would unlink the path themselves, even that of an inherited socket.
+            if "cleanup_socket" in inspect.signature(create).parameters:
+                options["cleanup_socket"] = False
+        try:
+            self._servers[sock] = await create(
+                self._factory, sock=sock, backlog=self._config.backlog, ssl=self._context, **options
+            )
+        except OSError as error:
+            raise _explained(error, _name(sock)) from error
 
     async def close(self) -> None:
-        """Accept no more; remove the path of a Unix socket."""
+        """Accept what has connected already, and no more; remove the path of a Unix socket."""
+        self.turn_away()
         try:
-            await self._quiesce()
+            if self._factory is not None:
+                await self._take_waiting()
+            await self._quiesce(self.sockets)
         finally:
             self._close()
 
-    async def _quiesce(self) -> None:
+    def turn_away(self) -> None:
+        """Let nobody connect any more, as far as that can be done before the sockets are closed.
+
+        A socket that is closed resets the connections that wait in it, although their clients have been let in and may
+        have sent their requests. So first nobody new comes in, then those are served, then it is closed.
+        """
+        if not self._given and self._config.fd is None:
+            for sock in self.sockets:
+                _drop_handshakes(sock)
+        self._remove_path()
+
+    async def _take_waiting(self) -> None:
+        if not all(map(_is_local, self.sockets)):
+            # The last packet of a handshake is still under way.
+            await asyncio.sleep(HANDSHAKE_SECONDS)
+        with selectors.DefaultSelector() as selector:
+            for sock in self.sockets:
+                selector.register(sock, selectors.EVENT_READ)
+            for _ in range(ACCEPT_TURNS):
+                if not selector.select(0):
+                    return
+                await asyncio.sleep(0)
+
+    async def _quiesce(self, sockets: Iterable[socket.socket]) -> None:
         """Let the loop hand over what it has accepted.
 
         Asyncio makes a connection in a task of its own, which fails, and leaves the socket open, if the server was
         closed between the two steps.
         """
+        if self._reactor is not None:
+            for sock in sockets:
+                self._reactor.ignore(sock)
+            return
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError):
-            for sock in self.sockets:
+            for sock in sockets:
                 loop.remove_reader(sock.fileno())
         await asyncio.sleep(0)
 
-    def _close(self) -> None:
-        for server in self._servers:
+    def _release(self, sock: socket.socket) -> None:
+        server = self._servers.pop(sock, None)
+        if server is not None:
             server.close()
+        sock.close()
+
+    def _close(self) -> None:
         for sock in self.sockets:
-            sock.close()
+            self._release(sock)
+        self._remove_path()
+
+    def _remove_path(self) -> None:
         if self._path is not None:
             path, identity = self._path
             self._path = None
@@ -178,7 +289,69 @@ def _remove_stale(path: str) -> None:
     raise _explained(OSError(errno.EADDRINUSE, ""), path)
 
 
-def _inherited(descriptor: int) -> socket.socket:
+#: A filter in the kernel's notation (code, jump if true, jump if false, operand): drop SYN without ACK, pass the rest.
+_NO_SYN = (
+    # ldb [13]: the flags of the TCP header (RFC 9293 section 3.1)
+    (0x30, 0, 0, 13),
+    # and #(SYN | ACK)
+    (0x54, 0, 0, 0x12),
+    # jeq #SYN
+    (0x15, 0, 1, 0x02),
+    # ret #0
+    (0x06, 0, 0, 0),
+    # ret #-1
+    (0x06, 0, 0, 0xFFFFFFFF),
+)
+
+#: Linux's `SO_ATTACH_FILTER`, which Python does not name.
+_SO_ATTACH_FILTER = 26
+
+
+def _drop_handshakes(sock: socket.socket) -> None:
+    """Let the kernel ignore who wants to connect; a client tries again after a second, and is refused then."""
+    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    program = array.array("B", b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN))
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), program.buffer_info()[0]))
+
+
+def _is_local(sock: socket.socket) -> bool:
+    """Whether only programs on this machine can connect, whose handshakes take no time."""
+    name = sock.getsockname()
+    return not isinstance(name, tuple) or name[0].startswith("127.") or name[0] == "::1"
+
+
+def tls_options(config: ServerConfig) -> dict[str, Any]:
+    """Return what a loop is told about the TLS of a connection, besides the context."""
+    return {
+        "ssl_handshake_timeout": config.ssl_handshake_timeout,
+        "ssl_shutdown_timeout": TLS_SHUTDOWN_SECONDS,
+    }
+
+
+def _inherited(given: int | Sequence[int] | Literal["systemd"]) -> list[socket.socket]:
+    if isinstance(given, str):
+        from armature.server.systemd import inherited_descriptors
+
+        descriptors = list(inherited_descriptors())
+        if not descriptors:
+            raise ConfigurationError(
+                "systemd has passed no socket to this process; start it by a .socket unit, and without a shell between"
+            )
+    else:
+        descriptors = [given] if isinstance(given, int) else list(given)
+    sockets: list[socket.socket] = []
+    try:
+        sockets.extend(_opened(descriptor) for descriptor in descriptors)
+    except BaseException:
+        for sock in sockets:
+            sock.detach()
+        raise
+    return sockets
+
+
+def _opened(descriptor: int) -> socket.socket:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
@@ -186,6 +359,8 @@ def _inherited(descriptor: int) -> socket.socket:
     if sock.type != socket.SOCK_STREAM:
         sock.detach()
         raise ConfigurationError(f"fd {descriptor} is not a stream socket")
+    # What handlers start must not keep the port.
+    sock.set_inheritable(False)
     sock.setblocking(False)
     return sock
 
@@ -193,9 +368,15 @@ def _inherited(descriptor: int) -> socket.socket:
 async def _bind_host(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, proto=socket.IPPROTO_TCP
-        )
+        try:
+            # An address is looked up here: the loop would start a thread for it, and keep that.
+            found = socket.getaddrinfo(
+                host or None, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP, socket.AI_PASSIVE | socket.AI_NUMERICHOST
+            )
+        except socket.gaierror:
+            found = await loop.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, proto=socket.IPPROTO_TCP
+            )
     except (socket.gaierror, UnicodeError) as error:
         raise ListenError(f"there is no address named {host!r} to listen on: {error}") from error
     addresses: list[tuple[int, Any]] = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
@@ -261,6 +442,16 @@ def _explained(error: OSError, where: str) -> ListenError:
     else:
         text = f"cannot listen on {where}: {error.strerror or error}"
     return ListenError(text, number)
+
+
+def url_of(sock: socket.socket, scheme: str) -> str:
+    """Return where a listening socket is found, such as `http://127.0.0.1:8000` or `unix:/run/shop.sock`.
+
+    Args:
+        sock: The socket.
+        scheme: `"http"` or `"https"`.
+    """
+    return f"{scheme}://{_name(sock)}" if isinstance(sock.getsockname(), tuple) else f"unix:{_name(sock)}"
 
 
 def _name(sock: socket.socket) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from armature._impl import connection
+from armature._spec.access import TEXT_ESCAPES
 from armature._spec.limits import WRITE_HIGH_WATER, WRITE_LOW_WATER
 from armature._spec.states import Event, State
 from armature.exceptions import ClientDisconnect, ProtocolError
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
     from armature._impl import message
     from armature.server.state import ServerState
 
-__all__ = ["HTTPProtocol"]
+__all__ = ["HTTPProtocol", "over_unix_socket"]
 
 logger = logging.getLogger("armature.server")
-access = logging.getLogger("armature.access")
 
 #: How long, and how many bytes, a peer that was refused may go on sending before the socket closes. Closing at
 #: once would make its kernel discard the answer (RFC 9112 section 9.6).
@@ -53,15 +54,19 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         "_stream_task",
         "_timer",
         "_watcher",
+        "accepted",
+        "announced",
         "server_state",
     )
 
     def __init__(self, server: ServerState) -> None:
         super().__init__(server.service, server.dispatcher, server.writer)
         self.server_state = server
-        self.report = server.access_log
+        self.report = server.report
         self._client: Any = None
         self._server: Any = None
+        #: Whether a proxy has said whose connection this is (PROXY protocol).
+        self.announced = False
         self._drain: asyncio.Future[None] | None = None
         self._stream_task: asyncio.Task[Any] | None = None
         self._eof = False
@@ -69,6 +74,8 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         self._watcher: asyncio.TimerHandle | None = None
         self._lingering = False
         self._lingered = 0
+        #: When the connection was made, by the dispatcher's `now`.
+        self.accepted = 0.0
 
     # asyncio's side.
 
@@ -78,10 +85,16 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         if server.closed:
             transport.abort()
             return
+        room = server.sweep.begin(self)
         server.connections.add(self)
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER, low=WRITE_LOW_WATER)
         self.attach(transport)
-        if server.stopping:
+        allowance = server.config.keep_alive_requests
+        if allowance is not None:
+            self.allowance = allowance
+        if not room:
+            self.refuse(ProtocolError(503, "the server has as many connections as it takes"))
+        elif server.stopping:
             # It was in the listener's queue. One request is answered, if it comes at once.
             self.closing = True
             self._start_timer(LATE_SECONDS, self.shutdown)
@@ -102,6 +115,7 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         task = self._stream_task
         if task is not None:
             task.cancel()
+        self.server_state.sweep.end(self)
         self.server_state.forget(self)
 
     def eof_received(self) -> bool:
@@ -193,11 +207,30 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         return self._client or None
 
     @property
+    def ready(self) -> bool:
+        """Whether the server welcomes new requests; no longer once a stop was asked for."""
+        return self.server_state.ready
+
+    @property
     def server(self) -> tuple[str, int] | None:
         """Address and port that the peer connected to; None on a Unix socket."""
         if self._server is None and self.transport is not None:
             self._server = _address(self.transport.get_extra_info("sockname"))
         return self._server or None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the peer came over a Unix socket."""
+        return self.transport is not None and not self.announced and over_unix_socket(self.transport)
+
+    def announce(self, client: tuple[str, int] | None, server: tuple[str, int] | None) -> None:
+        """Take the addresses that a trusted proxy has said in place of the socket's own."""
+        self.announced = True
+        self._client, self._server = client or (), server or ()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the transport knows of the connection, such as `"peercert"` or `"socket"`."""
+        return default if self.transport is None else self.transport.get_extra_info(name, default)
 
     # The cold half of the connection.
 
@@ -290,32 +323,44 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
         if self.state == State.CLOSING:
             self.flush()
 
+    def shutdown_soon(self) -> None:
+        """Answer nothing after the request in flight, and close; one whose first request is arriving may send it."""
+        fresh = self.server_state.dispatcher.now - self.accepted < LATE_SECONDS
+        if self.state == State.READING and fresh:
+            self.closing = True
+            self._start_timer(LATE_SECONDS, self.shutdown)
+        else:
+            self.shutdown()
+
+    def retire(self) -> None:
+        """End the connection when it has answered what it has begun to."""
+        self.closing = True
+        if self.state == State.CONNECTED and not self.carried:
+            self.close()
+            self.flush()
+
     # What is worth telling.
 
-    def answered(self, status: int, size: int) -> None:
-        """Log the request; called where the access log is on."""
-        request = self.request
-        if request is not None:
-            client = self.client
-            access.info(
-                '%s "%s %s HTTP/%s" %d %d',
-                "-" if client is None else f"{client[0]}:{client[1]}",
-                request.method,
-                _printable(request.raw_path, request.query_string),
-                request.http_version,
-                status,
-                size,
-            )
+    @property
+    def peer(self) -> str:
+        """The address of the peer, for the log."""
+        client = self.client
+        return "-" if client is None else f"{client[0]}:{client[1]}"
 
     def refused(self, error: ProtocolError) -> None:
         """Log what the peer did wrong."""
-        client = self.client
-        logger.info("refused %s: %s", "-" if client is None else f"{client[0]}:{client[1]}", error)
+        logger.info("refused %s: %s", self.peer, error)
+        refusals = self.server_state.refusals
+        refusals[error.status] = refusals.get(error.status, 0) + 1
+        if self.report is not None:
+            self.report(self, error.status, 0)
 
     def handler_failed(self, request: message.Request | None, error: BaseException) -> None:
         """Log what neither the handler nor its error handler could answer."""
         if isinstance(error, asyncio.CancelledError):
-            logger.warning("%s was cancelled by itself", _name(request))
+            logger.warning(
+                "%s %s", _name(request), "took longer than handler_timeout" if self.late else "was cancelled by itself"
+            )
         elif isinstance(error, Exception):
             logger.error("%s failed, and so did its error handler", _name(request), exc_info=error)
         else:
@@ -328,6 +373,16 @@ class HTTPProtocol(connection.Connection, asyncio.BufferedProtocol):
             logger.error("the response of %s was cut off", _name(self.request), exc_info=error)
 
 
+def over_unix_socket(transport: Any) -> bool:
+    """Whether a connection came over a Unix socket; by its socket, because an address may be missing for any reason.
+
+    Args:
+        transport: The connection's transport.
+    """
+    sock = transport.get_extra_info("socket")
+    return sock is not None and sock.family == getattr(socket, "AF_UNIX", None)
+
+
 def _address(name: Any) -> tuple[str, int] | tuple[()]:
     # An empty tuple stands for "asked, and there is none".
     if isinstance(name, tuple) and len(name) >= 2:
@@ -338,10 +393,9 @@ def _address(name: Any) -> tuple[str, int] | tuple[()]:
 def _name(request: message.Request | None) -> str:
     if request is None:
         return "a request"
-    return f"{request.method} {_printable(request.raw_path, b'')}"
+    return f"{request.method} {_printable(request.raw_path)}"
 
 
-def _printable(path: bytes, query: bytes) -> str:
+def _printable(path: bytes) -> str:
     # Nothing that a client sends may forge a log line.
-    target = path + b"?" + query if query else path
-    return "".join(chr(byte) if 0x20 < byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}" for byte in target)
+    return b"".join([TEXT_ESCAPES[byte] for byte in path]).decode("ascii")

@@ -2,7 +2,8 @@
 
 Two processes: the *supervisor* holds the listening socket and watches the files, the *worker* serves the app.
 A change stops the worker and starts another one, as a new interpreter, on the same inherited socket: a client
-that connects in between waits in the socket's backlog and is never refused. The worker holds the reading end of
+that connects in between waits in the socket's backlog and is never refused. The interpreter starts while the old
+worker stops, and imports the app once that has ended. The worker holds the reading end of
 a pipe whose writing end only the supervisor has, so it learns of the supervisor's death however that came about,
 and no orphan keeps the port.
 """
@@ -109,7 +110,7 @@ def supervise(
     try:
         return Supervisor(spec, _bind(listeners, config.backlog), roots, reload_includes, polling).run()
     finally:
-        listeners.close()
+        asyncio.run(listeners.close())
 
 
 class Supervisor:
@@ -183,25 +184,38 @@ class Supervisor:
         yield from poll_changes(self.roots, self.wanted, self.stopping)
 
     def _start(self) -> None:
+        self._enter(*self._boot())
+
+    def _boot(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Start a worker that waits for the word; return it and the end of the pipe that gives it."""
         reader, writer = os.pipe()
         try:
-            self.worker = _spawn(self.spec, self.listener, reader)
+            return _spawn(self.spec, self.listener, reader), writer
         except BaseException:
             os.close(writer)
             raise
         finally:
             os.close(reader)
-        self._guard = writer
-        self._ended = False
+
+    def _enter(self, worker: subprocess.Popen[bytes], guard: int) -> None:
+        self.worker, self._guard, self._ended = worker, guard, False
+        # One that has ended already is found out when it is looked at.
+        with contextlib.suppress(OSError):
+            os.write(guard, b"\n")
 
     def _restart(self, changed: Iterable[str]) -> None:
         names = sorted(_shown(name) for name in changed)
         _say(f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} changed; restarting")
         for name in changed:
             _forget_bytecode(name)
+        successor, guard = self._boot()
         self._stop()
         if not self.stopping.is_set():
-            self._start()
+            self._enter(successor, guard)
+            return
+        successor.kill()
+        successor.wait()
+        os.close(guard)
 
     def _check(self) -> None:
         if self.worker is not None and not self._ended and (code := self.worker.poll()) is not None:
@@ -308,22 +322,29 @@ def scan(roots: Sequence[Path], wanted: Filter) -> Snapshot:
 def serve_worker() -> None:
     """Serve as the supervisor's worker; the specification is the first argument of the command."""
     spec = json.loads(sys.argv[1])
-    _follow_supervisor(spec["guard"])
+    word = _follow_supervisor(spec["guard"])
     del sys.argv[1:]
     from armature.server import Server, run
-    from armature.server.importer import AppImportError, format_import_error, load_app, load_object
+    from armature.server.importer import format_import_error, load_app, load_object
 
-    options: dict[str, Any] = spec["options"]
-    limit = options.pop("body_limit", None)
+    prepare = None if spec["prepare"] is None else load_object(spec["prepare"])
     try:
-        app = load_app(spec["target"], factory=spec["factory"], app_dir=spec["app_dir"])
-        if spec["prepare"] is not None:
-            app = load_object(spec["prepare"])(app)
+        word.wait()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    options: dict[str, Any] = spec["options"]
+    # What is needed for building the app; the rest is for serving it.
+    building: dict[str, Any] = {name: options.pop(name) for name in ("body_limit", "interface") if name in options}
+    building |= {name: options[name] for name in ("lifespan", "root_path") if name in options}
+    interface = building.get("interface", "auto")
+    try:
+        app = load_app(spec["target"], factory=spec["factory"], app_dir=spec["app_dir"], interface=interface)
+        if prepare is not None:
+            app = prepare(app)
         # Built here, so that routes that do not fit together are treated like a module that does not import.
-        served: Any = Server(app, body_limit=limit).load()
+        served: Any = Server(app, **building).load()
     except ConfigurationError as error:
-        shown = format_import_error(error) if isinstance(error, AppImportError) else f"Error: {error}\n"
-        sys.stderr.write(shown)
+        sys.stderr.write(format_import_error(error))
         sys.stderr.flush()
         if spec["failure_app"] is None:
             raise SystemExit(FAILED) from None
@@ -333,13 +354,14 @@ def serve_worker() -> None:
     run(served, fd=spec["fd"], **options)
 
 
-def _follow_supervisor(guard: int) -> None:
-    """End this process when the supervisor is gone, for whatever reason."""
+def _follow_supervisor(guard: int) -> threading.Event:
+    """End this process when the supervisor is gone, for whatever reason; return what is set at its word."""
+    word = threading.Event()
 
     def follow() -> None:
         with contextlib.suppress(OSError):
             while os.read(guard, 64):
-                pass
+                word.set()
         with contextlib.suppress(OSError):
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
@@ -350,6 +372,7 @@ def _follow_supervisor(guard: int) -> None:
 
         guard = msvcrt.open_osfhandle(guard, os.O_RDONLY)
     threading.Thread(target=follow, name="armature-supervisor", daemon=True).start()
+    return word
 
 
 def _spawn(spec: Mapping[str, Any], listener: socket.socket, guard: int) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from armature._impl import dispatch, writer
 from armature.server.config import ServerConfig
+from armature.server.sweep import Sweep
 
 if TYPE_CHECKING:
     from armature.server.protocol import HTTPProtocol
@@ -30,7 +31,6 @@ class ServerState:
 
     __slots__ = (
         "_empty",
-        "access_log",
         "closed",
         "config",
         "connections",
@@ -38,9 +38,14 @@ class ServerState:
         "failure",
         "loop",
         "on_failure",
+        "reactor",
+        "ready",
+        "refusals",
+        "report",
         "scheme",
         "service",
         "stopping",
+        "sweep",
         "writer",
     )
 
@@ -56,7 +61,6 @@ class ServerState:
         self.config = config
         self.loop = loop
         self.scheme = scheme
-        self.access_log = config.access_log
         server = config.server_header
         self.writer = writer.Writer(None if server is None else server.encode("latin-1"), config.date_header)
         self.dispatcher = dispatch.Dispatcher(loop, context)
@@ -64,8 +68,18 @@ class ServerState:
         self._empty: asyncio.Future[None] | None = None
         #: Everything has ended; a connection that the listener still hands over is dropped.
         self.closed = False
+        #: What carries the bytes of the connections, if that is not the loop.
+        self.reactor: Any = None
+        #: Ends what takes too long.
+        self.sweep = Sweep(self)
         #: A stop was asked for: no connection takes another request.
         self.stopping = False
+        #: New requests are welcome; no longer true from the moment that a stop is asked for.
+        self.ready = True
+        #: Called for every answer with the connection, the status and the size of the body; None for nobody.
+        self.report: Callable[[Any, int, int], object] | None = None
+        #: Requests that could not be read, by the status that they were refused with.
+        self.refusals: dict[int, int] = {}
         #: Set when a handler raised `SystemExit` or `KeyboardInterrupt`: the server is to stop.
         self.failure: BaseException | None = None
         #: Called once when that happens.
@@ -110,8 +124,11 @@ class ServerState:
     def close(self) -> None:
         """End what is left: connections that came too late to be drained, and the spare task."""
         self.closed = True
+        self.sweep.stop()
         for connection in list(self.connections):
             connection.abort()
+        if self.reactor is not None:
+            self.reactor.close()
         self.dispatcher.close()
 
 

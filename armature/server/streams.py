@@ -15,6 +15,8 @@ from collections.abc import AsyncIterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from armature._impl import pump
+from armature._spec.limits import STREAM_TURN
 from armature._spec.states import State
 from armature.exceptions import ClientDisconnect
 from armature.http.files import FileBody
@@ -32,10 +34,6 @@ BATCH_SECONDS = 0.01
 
 #: How long pieces from a thread are gathered, once there was one. Waking the loop up for each would cost more.
 GATHER_SECONDS = 0.002
-
-#: What a producer that never waits may send before the other connections, and the news that the peer has gone, get
-#: their turn: pieces, each counted once and once more for every full KiB.
-TURN = 64
 
 _END = object()
 
@@ -58,42 +56,39 @@ async def send(protocol: HTTPProtocol, request: message.Request, response: messa
     source: Any = response.stream
     # A sync iterator that is running in a thread cannot be closed from here; the thread sees to it.
     thread: _Thread | None = None
-    size = 0
+    started = False
     try:
         if protocol.state != State.PROCESSING:
             raise ClientDisconnect("the client went away before the response began")
-        if protocol.start_stream(response):
+        wanted = protocol.start_stream(response)
+        started = True
+        if wanted:
             if isinstance(source, FileBody):
-                size = await send_file(protocol, source)
+                await send_file(protocol, source)
             elif isinstance(source, AsyncIterable):
-                send_piece = protocol.send_piece
-                turn = TURN
-                async for piece in source:
-                    send_piece(piece)
-                    turn -= 1 + (len(piece) >> 10)
-                    if turn <= 0 or protocol.write_paused:
-                        turn = TURN
-                        await protocol.drain()
+                await pump.pump(protocol, source)
             elif isinstance(source, (list, tuple)):
-                turn = TURN
+                turn = STREAM_TURN
                 for piece in source:
                     protocol.send_piece(piece)
                     turn -= 1 + (len(piece) >> 10)
                     if turn <= 0 or protocol.write_paused:
-                        turn = TURN
+                        turn = STREAM_TURN
                         await protocol.drain()
             else:
                 thread = _Thread(protocol, source)
                 await thread.send(protocol)
-            size = size or protocol.stream_size
             protocol.end_stream()
     finally:
-        if thread is None:
+        if isinstance(source, FileBody):
+            source.close()
+        elif thread is None:
             await _close(source)
         else:
             await thread.close()
-    if protocol.report:
-        protocol.answered(response.status, size)
+        if started and protocol.report is not None:
+            # Also of an answer that was cut off: what was sent of it.
+            protocol.report(protocol, response.status, protocol.stream_size)
     protocol.complete()
 
 

@@ -54,13 +54,19 @@ class Command:
         cwd: Its working directory.
         pass_fds: Descriptors that it inherits.
         process_group: 0 for a process group of its own, as a terminal's job has.
+        program: What the interpreter runs, instead of the command: a script of its own.
     """
 
     def __init__(
-        self, arguments: Sequence[str], cwd: Path, pass_fds: Sequence[int] = (), process_group: int | None = None
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        pass_fds: Sequence[int] = (),
+        process_group: int | None = None,
+        program: Sequence[str] = ("-m", "armature"),
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "armature", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=cwd,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -96,7 +102,7 @@ class Command:
     @property
     def port(self) -> int:
         """The port it listens on."""
-        return int(self.wait_for(r" on https?://[^ ]+:(\d+)")[1])
+        return int(self.wait_for(r" on https?://\S+:(\d+)")[1])
 
     def worker(self) -> int:
         """The process id of the reloader's worker."""
@@ -121,10 +127,14 @@ class Command:
 
 @contextlib.contextmanager
 def command(
-    *arguments: str, cwd: Path, pass_fds: Sequence[int] = (), process_group: int | None = None
+    *arguments: str,
+    cwd: Path,
+    pass_fds: Sequence[int] = (),
+    process_group: int | None = None,
+    program: Sequence[str] = ("-m", "armature"),
 ) -> Iterator[Command]:
     """Run a command for the time of a block; nothing of it is left afterwards."""
-    running = Command(arguments, cwd, pass_fds, process_group)
+    running = Command(arguments, cwd, pass_fds, process_group, program)
     try:
         yield running
     finally:

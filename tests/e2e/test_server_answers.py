@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import json
 import logging
-import shutil
 import socket
 import ssl
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 from armature.app import App
 from armature.http.request import HttpRequest
 from armature.http.response import HttpResponse
+from counterparts import require, require_module
 from wire_client import REQUEST, Peer, Running, eventually
 
 Serve = Callable[..., Running]
@@ -104,17 +104,16 @@ def make_app() -> App:
 @pytest.fixture(params=["armature", "httptools"])
 def running(request: pytest.FixtureRequest, serve: Serve) -> Running:
     if request.param == "httptools":
-        pytest.importorskip("httptools")
+        require_module("httptools")
     return serve(make_app(), http=request.param)
 
 
 # ---- clients of others
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl(running: Running) -> None:
     url = f"http://127.0.0.1:{running.port}"
-    curl = ["curl", "--silent", "--show-error", "--max-time", "20"]
+    curl = [require("curl"), "--silent", "--show-error", "--max-time", "20"]
     result = subprocess.run([*curl, "-i", f"{url}/"], capture_output=True, check=True)
     head, _, body = result.stdout.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -155,7 +154,7 @@ def test_http_client(running: Running) -> None:
 
 
 def test_aiohttp_client(running: Running) -> None:
-    aiohttp = pytest.importorskip("aiohttp")
+    aiohttp = require_module("aiohttp")
 
     async def talk() -> None:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{running.port}") as session:
@@ -171,11 +170,11 @@ def test_aiohttp_client(running: Running) -> None:
     asyncio.run(talk())
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_wrk(running: Running) -> None:
+    wrk = require("wrk")
     for path in ("/", "/slow/x", "/thread"):
         url = f"http://127.0.0.1:{running.port}{path}"
-        result = subprocess.run(["wrk", "-t1", "-c16", "-d1s", url], capture_output=True, text=True, check=True)
+        result = subprocess.run([wrk, "-t1", "-c16", "-d1s", url], capture_output=True, text=True, check=True)
         assert "requests in" in result.stdout
         assert "Socket errors" not in result.stdout
         assert "Non-2xx" not in result.stdout
@@ -540,12 +539,11 @@ def test_a_peer_that_closes_its_side_in_a_body(running: Running) -> None:
 # ---- TLS
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 class TestTLS:
     @pytest.fixture(params=["armature", "httptools"])
     def secure(self, request: pytest.FixtureRequest, serve: Serve, pem: tuple[Path, Path]) -> Running:
         if request.param == "httptools":
-            pytest.importorskip("httptools")
+            require_module("httptools")
         return serve(make_app(), ssl_certfile=str(pem[0]), ssl_keyfile=str(pem[1]), http=request.param)
 
     @pytest.fixture
@@ -563,11 +561,10 @@ class TestTLS:
             peer.send(data)
             assert [peer.answer().text for _ in names] == names
 
-    @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
     def test_curl(self, secure: Running, pem: tuple[Path, Path]) -> None:
-        command = ["curl", "--silent", "--show-error", "--cacert", str(pem[0]), f"https://localhost:{secure.port}/"]
-        resolve = ["--resolve", f"localhost:{secure.port}:127.0.0.1"]
-        assert subprocess.run([*command, *resolve], capture_output=True, check=True).stdout == b"Hello, World!"
+        command = [require("curl"), "--silent", "--show-error", "--cacert", str(pem[0])]
+        command += ["--resolve", f"localhost:{secure.port}:127.0.0.1", f"https://localhost:{secure.port}/"]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b"Hello, World!"
 
     def test_a_refused_upload_gets_its_answer(self, secure: Running, context: ssl.SSLContext) -> None:
         with secure.connect(context=context) as peer:
@@ -611,17 +608,3 @@ def test_unix_socket(serve: Serve, tmp_path: Path) -> None:
         peer.send(data)
         assert [peer.answer().text for _ in names] == names
         assert len(peer.get("/big").body) == 3_000_000
-
-
-def test_access_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "armature.access")
-    running = serve(make_app(), access_log=True)
-    with running.connect() as peer:
-        peer.get("/name/%41%0d%0a?q=%22")
-        peer.request("HEAD", "/").answer("HEAD")
-        name = "{}:{}".format(*peer.socket.getsockname())
-    lines = [record.getMessage() for record in caplog.records if record.name == "armature.access"]
-    assert lines == [
-        f'{name} "GET /name/%41%0d%0a?q=%22 HTTP/1.1" 200 3',
-        f'{name} "HEAD / HTTP/1.1" 200 0',
-    ]

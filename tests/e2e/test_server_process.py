@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from counterparts import require
 from wire_client import PATIENCE, Peer
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +102,8 @@ SOURCE = """
         raise SystemExit(8)
 
     if __name__ == "__main__":
-        app.run("127.0.0.1", 0, loop=sys.argv[1], shutdown_timeout=10)
+        loop, _, io = sys.argv[1].partition("/")
+        app.run("127.0.0.1", 0, loop=loop, io=io or "auto", shutdown_timeout=10)
         print("returned", flush=True)
 """
 
@@ -125,11 +126,10 @@ def test_a_signal_stops_gracefully(tmp_path: Path, loop_name: str, number: int) 
         assert output == "started\nstopped\nreturned\n"
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_no_request_under_load_is_lost(tmp_path: Path, loop_name: str) -> None:
     with Process(tmp_path, SOURCE, loop_name) as process:
         url = process.url()
-        command = ["wrk", "-t1", "-c16", "-d2s", f"{url}/wait/0.005"]
+        command = [require("wrk"), "-t1", "-c16", "-d2s", f"{url}/wait/0.005"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
             time.sleep(0.7)
             start = time.monotonic()
@@ -176,7 +176,8 @@ def test_a_start_up_that_fails_ends_the_process(tmp_path: Path, loop_name: str) 
             raise ValueError("no database")
 
         app = App(on_startup=[connect])
-        app.run("127.0.0.1", 0, loop=sys.argv[1])
+        loop, _, io = sys.argv[1].partition("/")
+        app.run("127.0.0.1", 0, loop=loop, io=io or "auto")
     """
     with Process(tmp_path, source, loop_name) as process:
         code, errors = process.end()
@@ -190,7 +191,8 @@ def test_an_address_in_use_ends_the_process(tmp_path: Path, loop_name: str) -> N
         import sys
         from armature.app import App
 
-        App().run("127.0.0.1", int(sys.argv[2]), loop=sys.argv[1])
+        loop, _, io = sys.argv[1].partition("/")
+        App().run("127.0.0.1", int(sys.argv[2]), loop=loop, io=io or "auto")
     """
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -211,7 +213,8 @@ def test_an_import_string(tmp_path: Path, loop_name: str) -> None:
         import sys
         from armature.server import run
 
-        run("shop:app", port=0, loop=sys.argv[1], access_log=True, log_level="warning")
+        loop, _, io = sys.argv[1].partition("/")
+        run("shop:app", port=0, loop=loop, io=io or "auto", access_log=True, log_level="warning")
     """
     source = source.replace('log_level="warning"', 'log_level="info"')
     with Process(tmp_path, source, loop_name, cwd=tmp_path) as process:

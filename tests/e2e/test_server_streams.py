@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import http.client
 import logging
-import shutil
 import ssl
 import subprocess
 import threading
@@ -21,6 +20,7 @@ import pytest
 from armature.app import App
 from armature.http.request import HttpRequest
 from armature.http.response import HttpResponse
+from counterparts import require
 from wire_client import REQUEST, Running, eventually, sockets_in
 
 Serve = Callable[..., Running]
@@ -394,9 +394,8 @@ def test_a_stream_of_the_request(running: Running, producer: Producer) -> None:
         assert peer.get("/").status == 200
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_sees_the_first_piece_at_once(running: Running) -> None:
-    command = ["curl", "--silent", "--no-buffer", f"http://127.0.0.1:{running.port}/waits"]
+    command = [require("curl"), "--silent", "--no-buffer", f"http://127.0.0.1:{running.port}/waits"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
         assert curl.stdout is not None
         assert curl.stdout.read(5) == b"first"
@@ -549,11 +548,11 @@ def test_four_thousand_aborts(running: Running, producer: Producer) -> None:
     assert sockets_in("CLOSE_WAIT", running.port) == 0
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_aborted_curls(running: Running, producer: Producer) -> None:
+    curl = require("curl")
     url = f"http://127.0.0.1:{running.port}/endless/0.01"
     with contextlib.ExitStack() as stack:
-        curls = [stack.enter_context(subprocess.Popen(["curl", "-sN", url], stdout=subprocess.PIPE)) for _ in range(8)]
+        curls = [stack.enter_context(subprocess.Popen([curl, "-sN", url], stdout=subprocess.PIPE)) for _ in range(8)]
         for curl in curls:
             assert curl.stdout is not None
             curl.stdout.read(2000)
@@ -704,7 +703,6 @@ def test_a_file_that_becomes_shorter(
     eventually(lambda: "was cut off" in caplog.text)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_files_and_streams_over_tls(serve: Serve, producer: Producer, files: Path, pem: tuple[Path, Path]) -> None:
     running = serve(make_app(producer, files), ssl_certfile=str(pem[0]), ssl_keyfile=str(pem[1]))
     context = ssl.create_default_context(cafile=str(pem[0]))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from armature.app import App
+from counterparts import require_module
 from wire_client import Answer, Running, eventually
 
 Serve = Callable[..., Running]
@@ -400,7 +401,7 @@ def test_call_soon_sees_the_context_of_the_request(ask: Ask) -> None:
 
 @pytest.fixture
 def anyio() -> Any:
-    return pytest.importorskip("anyio")
+    return require_module("anyio")
 
 
 def test_anyio_cancel_scopes(ask: Ask, anyio: Any) -> None:

@@ -1,4 +1,4 @@
-"""`run` and its addresses, `stats`, deprecations, and the public names by which all this is reached."""
+"""`run` and its addresses, deprecations, and the public names by which all this is reached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import armature
 from armature import App, ConfigurationError, Router
 from armature._deprecate import warn_deprecated
 from armature.app import parse_address
@@ -70,13 +69,6 @@ def test_run_hands_the_app_to_the_server(monkeypatch: pytest.MonkeyPatch, kind: 
         (target, {"uds": "/run/x.sock"}),
         (target, {"fd": 3}),
     ]
-
-
-def test_stats_are_those_of_the_twins_that_count() -> None:
-    counted = armature.stats()
-    assert set(counted) == {"connection", "exchange", "router"}
-    for figures in counted.values():
-        assert all(isinstance(name, str) and isinstance(figure, int) for name, figure in figures.items())
 
 
 def test_deprecations_name_version_and_replacement() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from armature import (
     post,
     scope,
 )
+from armature.testing import TestClient
 from carrier import Answer
 
 Ask = Callable[..., Answer]
@@ -334,6 +336,33 @@ def test_build_is_done_once_and_freezes() -> None:
             change()
         assert not isinstance(raised.value, RouteError)
         assert f"{__file__}:" in str(raised.value)
+
+
+def test_a_change_that_comes_too_late_names_the_users_lines_under_a_test_client() -> None:
+    """The client's event loop, which is the standard library's, stands between the app and its user."""
+    app = App()
+
+    @app.get("/")
+    async def add() -> str:
+        app.add_route("/late", add)  # the change
+        return "added"
+
+    @app.get("/thread")
+    def add_in_thread() -> str:
+        app.add_route("/late", add)  # the change in a thread
+        return "added"
+
+    lines = Path(__file__).read_text("utf-8").splitlines()
+
+    def place(marker: str) -> str:
+        return f"{__file__}:{next(number for number, line in enumerate(lines, 1) if line.endswith(marker))}"
+
+    with TestClient(app) as client:  # the build
+        for path, marker in {"/": "# the change", "/thread": "# the change in a thread"}.items():
+            with pytest.raises(ConfigurationError) as raised:
+                client.get(path)
+            assert f" at {place(marker)} comes too late" in str(raised.value)
+            assert f"the app was built at {place('# the build')};" in str(raised.value)
 
 
 def test_a_failed_build_does_not_freeze() -> None:

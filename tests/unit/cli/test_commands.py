@@ -56,7 +56,9 @@ def test_the_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"armature {armature.__version__}\n"
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("rnu", "'run'"), ("route", "'routes'"), ("zzz", "There are: dev,")])
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("rnu", "'run'"), ("route", "'routes'"), ("zzz", "There are: bench, deploy, dev,")]
+)
 def test_a_misspelt_command(invoke: Invoke, typed: str, hint: str) -> None:
     result = invoke(typed)
     assert result.exit_code == 2
@@ -276,10 +278,11 @@ def test_without_an_app(invoke: Invoke, command: str) -> None:
     assert "no app is named" in result.stderr
 
 
-def test_more_workers_are_refused_with_a_mend(invoke: Invoke) -> None:
-    result = invoke("run", "app:app", "--workers", "4")
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "\u0664"])
+def test_a_number_of_workers_that_is_none(invoke: Invoke, value: str) -> None:
+    result = invoke("run", "app:app", "--workers", value)
     assert result.exit_code == 2
-    assert "reuse_port" in result.stderr
+    assert f"{value!r} is no number of processes; write 4, or auto" in result.stderr
 
 
 @pytest.fixture

@@ -227,7 +227,7 @@ def test_more_than_one_app(write: Write) -> None:
         ("app = None", "None", "name an App"),
         ("app = 5", "an int", "name an App"),
         ("def app(): ...", "the function 'app'", "--factory"),
-        ("def app(scope, receive, send): ...", "the function 'app'", "name an App"),
+        ("def app(one, two): ...", "the function 'app'", "name an App"),
         ("async def app(): ...", "the coroutine function 'app'", "--factory"),
         ("import json as app", "the module 'json'", "json:app"),
         ("from armature import App as app", "the class 'App'", "make an instance"),

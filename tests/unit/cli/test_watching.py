@@ -14,6 +14,7 @@ import pytest
 from armature.exceptions import ConfigurationError
 from armature.server import reload
 from armature.server.reload import poll_changes, scan, watch_events
+from counterparts import require_module
 
 
 def touch(path: Path, text: str = "x = 1\n") -> Path:
@@ -96,7 +97,7 @@ def test_polling_rests_longer_after_a_costly_scan(tmp_path: Path, monkeypatch: p
 
 
 def test_events_are_reported(tmp_path: Path) -> None:
-    pytest.importorskip("watchfiles")
+    require_module("watchfiles")
     stopping = threading.Event()
     changes = watch_events([tmp_path], lambda path: path.endswith(".py"), stopping)
     assert next(changes) == set()

@@ -73,6 +73,7 @@ def test_ranges(header: str, ranges: list[tuple[int, int]]) -> None:
         "bytes=١-٢",  # noqa: RUF001
         "items=0-5",
         "bytes 0-5",
+        "bytes =0-5",
         "bytes:0-5",
         "bytes=0-0;1-1",
         "bytes=" + ",".join(f"{n * 200}-{n * 200}" for n in range(RANGE_LIMIT + 1)),

@@ -354,7 +354,7 @@ def test_a_body_is_closed_when_its_reader_leaves(make_request: Any, tmp_path: Pa
             await anext(iterator)
             await iterator.aclose()
             with pytest.raises(ValueError, match="closed"):
-                answer.stream._file.fileno()  # type: ignore[union-attr]
+                answer.stream.fileno()  # type: ignore[union-attr]
             unread = await HttpResponse.file(file).prepare(make_request(headers=headers))
             await unread.stream.aclose()  # type: ignore[union-attr]
 
@@ -383,16 +383,17 @@ def test_closing_while_a_thread_reads_waits_for_the_thread(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "pread", slow)
     got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.append(body._file.read(3, 0)))
+    opened = body.file
+    reader = threading.Thread(target=lambda: got.append(opened.read(3, 0)))
     reader.start()
     assert inside.wait(5)
     body.close()
-    descriptor = body._file._fd
-    assert descriptor >= 0, "the descriptor must stay open, or the kernel might read another file"
+    assert opened.fileno() >= 0, "the descriptor must stay open, or the kernel might read another file"
     go_on.set()
     reader.join(5)
     assert got == [b"abc"]
-    assert body._file._fd == -1
+    with pytest.raises(ValueError, match="closed"):
+        opened.fileno()
 
 
 def test_the_length_of_a_multipart_body_is_known_before(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from urllib.parse import quote
 import pytest
 
 from armature.exceptions import ConfigurationError, HTTPException
-from armature.http import HttpResponse, StaticFiles
+from armature.http import HttpResponse, StaticFiles, file_cache, static
+from armature.http.file_cache import FileCache
 
 Get = Callable[..., HttpResponse]
 
@@ -260,3 +263,256 @@ def test_a_later_chdir_changes_nothing(root: Path, get: Get, monkeypatch: pytest
     monkeypatch.chdir("/")
     assert get(files, "a.txt").body == b"a"
     assert repr(files) == "StaticFiles('static')"
+
+
+# ---- caching fields
+
+
+def test_how_long_clients_may_keep_a_file(root: Path, get: Get) -> None:
+    for options, value in (
+        ({}, None),
+        ({"max_age": 0}, "max-age=0"),
+        ({"max_age": 3600}, "max-age=3600"),
+        ({"max_age": 31536000, "immutable": True}, "max-age=31536000, immutable"),
+        ({"cache_control": "no-store"}, "no-store"),
+    ):
+        files = StaticFiles(root, **options)  # type: ignore[arg-type]
+        response = get(files, "a.txt")
+        assert response.headers.get("cache-control") == value
+        assert get(files, "a.txt", {"if-none-match": "*"}).headers.get("cache-control") == value
+    for options, message in (
+        ({"immutable": True}, "immutable=True needs max_age"),
+        ({"max_age": -1}, "max_age must be a number of seconds from 0 on, not -1"),
+        ({"max_age": 1, "cache_control": "private"}, "both say Cache-Control; give one"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            StaticFiles(root, **options)  # type: ignore[arg-type]
+
+
+# ---- the cache
+
+LARGE = os.urandom(200_000)
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are taken to be old, so that their time stamps tell every change."""
+    monkeypatch.setattr(file_cache, "_UNSETTLED", -1)
+
+
+def content_of(response: HttpResponse) -> bytes:
+    async def main() -> bytes:
+        if response.stream is None:
+            return response.body
+        return b"".join([piece async for piece in response.stream])  # type: ignore[misc, union-attr]
+
+    return asyncio.run(main())
+
+
+def test_a_file_is_looked_at_once_for_many_requests(root: Path, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "large").write_bytes(LARGE)
+    files = StaticFiles(root, cache=FileCache(ttl=1000))
+    first, large = get(files, "a.txt"), get(files, "large")
+    assert content_of(large) == LARGE
+    assert files.cache.stats() == {"entries": 2, "memory": 1, "descriptors": 1}
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("nobody needs to ask for the name again")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    for _ in range(3):
+        again = get(files, "a.txt")
+        assert (again.body, again.fields()) == (first.body, first.fields())
+        again.headers["x-own"] = "does not stay"
+        assert content_of(get(files, "large")) == LARGE
+    assert get(files, "a.txt", method="HEAD").fields() == first.fields()
+    assert get(files, "large", method="HEAD").headers["content-length"] == "200000"
+    assert get(files, "a.txt", {"if-none-match": first.headers["etag"]}).status == 304
+    assert content_of(get(files, "large", {"range": "bytes=5-9"})) == LARGE[5:10]
+    assert files.cache.stats() == {"entries": 2, "memory": 1, "descriptors": 1}
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put another file in its place, as a deployment does."""
+    other = path.with_name("other")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+def test_a_small_file_that_was_replaced_is_seen_after_its_time(root: Path, get: Get) -> None:
+    files = StaticFiles(root, cache=FileCache(ttl=1000))
+    old = get(files, "a.txt")
+    replace(root / "a.txt", b"new")
+    kept = get(files, "a.txt")
+    assert (kept.body, kept.headers["etag"]) == (b"a", old.headers["etag"])
+    assert get(StaticFiles(root, cache=FileCache(ttl=0)), "a.txt").body == b"new"
+    files.cache.get((files, "a.txt")).expires = 0.0
+    seen = get(files, "a.txt")
+    assert (seen.body, seen.headers["etag"] != old.headers["etag"]) == (b"new", True)
+    (root / "a.txt").unlink()
+    files.cache.get((files, "a.txt")).expires = 0.0
+    assert status_of(get, files, "a.txt") == 404
+    assert files.cache.stats()["entries"] == 0
+
+
+def test_one_request_looks_at_the_name_again_and_others_do_not_wait(root: Path, make_request: Any) -> None:
+    files = StaticFiles(root, cache=FileCache(ttl=1000))
+
+    async def ask() -> HttpResponse:
+        request = make_request("GET", "/static/a.txt")
+        request.bind(("path",), ("a.txt",))
+        return await files(request)
+
+    async def main() -> None:
+        await ask()
+        replace(root / "a.txt", b"new")
+        files.cache.get((files, "a.txt")).expires = 0.0
+        seen = await asyncio.gather(*(ask() for _ in range(5)))
+        # The first one has to wait for the thread.
+        assert [response.body for response in seen] == [b"new", b"a", b"a", b"a", b"a"]
+        assert (await ask()).body == b"new"
+
+    asyncio.run(main())
+
+
+def test_a_large_file_that_changes_is_seen_at_once(root: Path, get: Get, settled: None) -> None:
+    path = root / "large"
+    path.write_bytes(LARGE)
+    files = StaticFiles(root, cache=FileCache(ttl=1000))
+    old = get(files, "large")
+    # In place: what the descriptor reads is not what the old fields say.
+    path.write_bytes(LARGE[::-1])
+    os.utime(path, (1000, 1000))
+    new = get(files, "large")
+    assert new.headers["etag"] != old.headers["etag"]
+    assert content_of(new) == LARGE[::-1]
+    path.write_bytes(LARGE + b"more")
+    longer = get(files, "large")
+    assert (longer.headers["content-length"], content_of(longer)) == ("200004", LARGE + b"more")
+
+
+def test_a_file_that_is_being_sent_is_sent_to_its_end(root: Path, get: Get) -> None:
+    path = root / "large"
+    path.write_bytes(LARGE)
+    files = StaticFiles(root, cache=FileCache(ttl=0))
+    under_way = [get(files, "large") for _ in range(3)]
+    replace(path, LARGE[::-1])
+    assert content_of(get(files, "large")) == LARGE[::-1]
+    files.cache.clear()
+    assert [content_of(response) for response in under_way] == [LARGE] * 3
+
+
+def test_what_did_not_change_is_not_read_again(root: Path, get: Get, settled: None) -> None:
+    (root / "large").write_bytes(LARGE)
+    files = StaticFiles(root, cache=FileCache(ttl=0))
+    opened = []
+    for _ in range(3):
+        content_of(get(files, "large"))
+        opened.append(files.cache.get((files, "large")).ready["identity"].version)
+    assert opened[0] is opened[1] is opened[2]
+    assert files.cache.stats() == {"entries": 1, "memory": 0, "descriptors": 1}
+
+
+@pytest.mark.parametrize("age", [0, 3600])
+def test_time_stamps_are_not_believed_soon_after_a_change(
+    root: Path, get: Get, monkeypatch: pytest.MonkeyPatch, age: int
+) -> None:
+    """Two changes within one step of the file system's clock leave the same time stamps behind."""
+    for module in (file_cache, static):
+        monkeypatch.setattr(module, "signature_of", lambda status: (1, 2, 1, 4, 5))
+    now = time.time()
+    monkeypatch.setattr(file_cache.time, "time", lambda: now + age)
+    files = StaticFiles(root, cache=FileCache(ttl=0))
+    assert get(files, "a.txt").body == b"a"
+    (root / "a.txt").write_text("b")
+    assert get(files, "a.txt").body == (b"a" if age else b"b")
+
+
+def test_every_coding_has_its_place_in_the_cache(root: Path, get: Get) -> None:
+    for suffix, content in (("", "plain"), (".gz", "GZ"), (".br", "BR")):
+        (root / f"app.js{suffix}").write_text(content)
+        os.utime(root / f"app.js{suffix}", (1000, 1000))
+    files = StaticFiles(root, cache=FileCache(ttl=1000))
+    for _ in range(2):
+        for accepted, body in (("gzip", b"GZ"), ("br", b"BR"), ("identity", b"plain"), ("br;q=0.1, gzip", b"GZ")):
+            response = get(files, "app.js", {"accept-encoding": accepted})
+            assert (response.body, response.headers["vary"]) == (body, "accept-encoding")
+
+
+def test_a_sibling_that_comes_later_is_seen(root: Path, get: Get) -> None:
+    files = StaticFiles(root, cache=FileCache(ttl=0))
+    assert "vary" not in get(files, "a.txt", {"accept-encoding": "gzip"}).headers
+    (root / "a.txt.gz").write_text("GZ")
+    answer = get(files, "a.txt", {"accept-encoding": "gzip"})
+    assert (answer.body, answer.headers["content-encoding"]) == (b"GZ", "gzip")
+    (root / "a.txt.gz").unlink()
+    assert get(files, "a.txt", {"accept-encoding": "gzip"}).body == b"a"
+
+
+def test_directories_may_share_a_cache(root: Path, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "static-other" / "a.txt").write_text("other")
+    cache = FileCache(ttl=1000)
+    files = [StaticFiles(root, cache=cache), StaticFiles(tmp_path / "static-other", cache=cache)]
+    for _ in range(2):
+        assert [get(one, "a.txt").body for one in files] == [b"a", b"other"]
+    assert cache.stats()["entries"] == 2
+
+
+def test_the_page_for_what_is_missing_takes_no_place(root: Path, get: Get) -> None:
+    (root / "404.html").write_text("<gone>")
+    files = StaticFiles(root, html=True)
+    for number in range(3):
+        assert get(files, f"nothing-{number}").body == b"<gone>"
+        assert get(files, "../x").body == b"<gone>"
+    assert files.cache.stats()["entries"] == 0
+    get(files, "a.txt")
+    (root / "a.txt").unlink()
+    files.cache.get((files, "a.txt")).expires = 0.0
+    assert get(files, "a.txt").body == b"<gone>"
+    assert files.cache.stats()["entries"] == 0
+
+
+def test_without_descriptors_the_cache_lets_go_of_its_own(
+    root: Path, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "large").write_bytes(LARGE)
+    files = StaticFiles(root)
+    get(files, "large").stream.close()  # type: ignore[union-attr]
+    assert files.cache.stats()["descriptors"] == 1
+    real = os.open
+
+    def exhausted(path: str, *arguments: Any) -> int:
+        if files.cache.stats()["descriptors"]:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", exhausted)
+    assert get(files, "a.txt").body == b"a"
+    assert files.cache.stats()["descriptors"] == 0
+
+
+def test_a_file_that_may_not_be_read_is_refused(root: Path, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> int:
+        raise PermissionError
+
+    # Not by its mode: the tests may run as a user who may read everything.
+    monkeypatch.setattr(os, "open", refuse)
+    assert status_of(get, StaticFiles(root), "a.txt") == 403
+
+
+def test_a_link_that_takes_the_place_of_a_file_before_it_is_opened(
+    root: Path, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_bytes(LARGE)
+    real = static.open_version
+
+    def swapped(path: str) -> Any:
+        os.unlink(path)
+        os.symlink(tmp_path / "secret", path)
+        return real(path)
+
+    monkeypatch.setattr(static, "open_version", swapped)
+    files = StaticFiles(root)
+    assert status_of(get, files, "a.txt") == 404
+    assert files.cache.stats()["entries"] == 0

@@ -11,6 +11,7 @@ import pytest
 
 from armature import App, HTTPException, HttpRequest, HttpResponse
 from armature.testing import TestClient
+from counterparts import LOOPS, loop_factory
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -112,22 +113,10 @@ def client(app: App) -> Iterator[TestClient]:
         yield client
 
 
-def _loops() -> list[str]:
-    try:
-        import uvloop  # noqa: F401
-    except ImportError:
-        return ["asyncio"]
-    return ["asyncio", "uvloop"]
-
-
-@pytest.fixture(params=_loops())
+@pytest.fixture(params=LOOPS)
 def run(request: pytest.FixtureRequest) -> Run:
     """Run a coroutine on a fresh loop of each kind."""
-    factory: Any = asyncio.new_event_loop
-    if request.param == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
+    factory = loop_factory(request.param)
 
     def start(coroutine: Coroutine[Any, Any, Any]) -> Any:
         with asyncio.Runner(loop_factory=factory) as runner:

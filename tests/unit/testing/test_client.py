@@ -30,6 +30,7 @@ from armature.testing import (
     TestClient,
     TooManyRedirects,
 )
+from counterparts import require_module
 
 # Requests.
 
@@ -674,7 +675,7 @@ def test_threads_take_turns(client: TestClient) -> None:
 
 
 def test_another_event_loop(app: App) -> None:
-    uvloop = pytest.importorskip("uvloop")
+    uvloop = require_module("uvloop")
     with TestClient(app, loop_factory=uvloop.new_event_loop) as client:
         assert client.get("/items/3").json()["id"] == 3
         assert type(app.state.loop).__module__.startswith("uvloop")
