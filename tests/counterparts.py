@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -29,7 +30,9 @@ ADMINISTRATION = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 def find(*names: str) -> str | None:
     """The path of the first of these programs that is installed."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *ADMINISTRATION])
+    # What pip installed stands beside the interpreter, whether or not its environment is an active one.
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join([own, os.environ.get("PATH", os.defpath), *ADMINISTRATION])
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 

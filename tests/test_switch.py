@@ -13,6 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "armature"
 SUFFIXES = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+#: The compiled modules that have a twin.
+TWINS = sorted(path.stem for path in (PACKAGE / "_pure").glob("*.py") if path.stem != "__init__")
 TELL = "import armature._impl as i; print(i.IMPL, i.PURE, i.connection.__name__.split('.')[1])"
 
 
@@ -115,7 +117,7 @@ def test_contradicting_flags_are_an_error(request: pytest.FixtureRequest, compil
 
 
 @pytest.mark.parametrize("flags", [{}, {"ARMATURE_REQUIRE_SPEEDUPS": "1"}], ids=str)
-@pytest.mark.parametrize("stem", sorted(path.stem for path in (PACKAGE / "_speedups").glob("*.pyx")))
+@pytest.mark.parametrize("stem", TWINS)
 def test_a_broken_extension_is_an_error_and_never_a_fallback(
     installation: Path, flags: dict[str, str], stem: str
 ) -> None:
@@ -134,7 +136,7 @@ def stem_prefix(path: Path) -> str:
     return path.stem + "."
 
 
-@pytest.mark.parametrize("stem", sorted(path.stem for path in (PACKAGE / "_speedups").glob("*.pyx")))
+@pytest.mark.parametrize("stem", TWINS)
 def test_a_partial_compiled_room_is_an_error(compiled_installation: Path, stem: str) -> None:
     for path in (compiled_installation / "armature" / "_speedups").glob(stem + ".*"):
         if path.name.endswith(SUFFIXES):
@@ -142,6 +144,16 @@ def test_a_partial_compiled_room_is_an_error(compiled_installation: Path, stem: 
     result = run(compiled_installation)
     assert result.returncode != 0
     assert "ImportError" in result.stderr or "ModuleNotFoundError" in result.stderr
+
+
+def test_a_missing_reactor_is_an_error_where_it_is_asked_for(compiled_installation: Path) -> None:
+    """It has no twin, and is imported by the first server; a server without it would be another one than was built."""
+    for path in (compiled_installation / "armature" / "_speedups").glob("reactor.*"):
+        if path.name.endswith(SUFFIXES):
+            path.unlink()
+    result = run(compiled_installation, "from armature._impl import load_reactor; load_reactor()")
+    assert result.returncode != 0
+    assert "ModuleNotFoundError" in result.stderr
 
 
 def test_a_missing_dependency_of_the_compiled_room_is_not_taken_for_its_absence(installation: Path) -> None:

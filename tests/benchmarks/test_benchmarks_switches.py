@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("resource", reason="the benchmarks measure on Unix alone")
+if sys.platform == "win32":
+    pytest.skip("the benchmarks measure on Unix alone", allow_module_level=True)
 
 from benchmarks.http import ablate
 from benchmarks.http.loads import LOADS, MORE_LOADS

@@ -589,7 +589,7 @@ def test_a_descriptor_that_is_no_socket(loop_name: str, gate: Gate, tmp_path: Pa
         ({"loop": "trio"}, "loop must be one of auto, uvloop, asyncio, not 'trio'"),
         ({"http": "h11"}, "http must be one of auto, armature, httptools, not 'h11'"),
         ({"log_level": "loud"}, "log_level must be one of"),
-        ({"lifespan": "maybe"}, "lifespan must be one of on, off"),
+        ({"lifespan": "maybe"}, "lifespan must be one of auto, on, off"),
         ({"uds": "/a", "fd": 3}, "uds and fd exclude each other"),
         ({"uds": "/a", "reuse_port": True}, "reuse_port is for TCP ports"),
         ({"ssl_keyfile": "/a"}, "ssl_keyfile needs ssl_certfile"),

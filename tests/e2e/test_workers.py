@@ -21,7 +21,7 @@ import pytest
 
 from counterparts import require, require_module
 from e2e.command_line import Command, command, environment, eventually, refused, run_command
-from e2e.workers_load import Load, ask
+from e2e.workers_load import Load, ask, asked, opened
 from wire_client import PATIENCE
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="looks into /proc for the workers")
@@ -74,7 +74,9 @@ async def eat() -> str:
 
 @app.get("/child")
 async def child() -> str:
-    return str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
+    # Not with the log's pipe, for the end of which the test waits.
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    return str(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)
 
 @app.get("/fork")
 async def fork() -> str:
@@ -729,7 +731,7 @@ def test_a_busy_worker_does_not_keep_the_stats(project: Path) -> None:
     with workers(project) as (_, log):
         port = log.wait()
         stats(port)
-        with Load(port, "/block", threads=1):
+        with opened(port, asked("/block", close=True)):
             stuck = int(eventually(lambda: (project / "entered").exists() and (project / "entered").read_text()))
             # With what it told last.
             assert eventually(lambda: pids(port)) == set(log.pids())
