@@ -29,6 +29,8 @@ def environment() -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if name != "ARMATURE_APP"},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
+        # A module that is written again within a second, and keeps its size, would be taken from the cache.
+        "PYTHONDONTWRITEBYTECODE": "1",
         # Warnings of the framework in a served process are errors as well.
         "PYTHONWARNINGS": "error",
     }
