@@ -21,6 +21,7 @@ from counterparts import require
 BUDGET = 3.0
 TWIN = {"ARMATURE_PURE": "1", "ARMATURE_REQUIRE_SPEEDUPS": "0"} if PURE else {}
 RECEIVING = {"read", "recv", "recvfrom", "recvmsg", "readv"}
+WAITING = {"epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select"}
 SENDING = {"write", "send", "sendto", "sendmsg", "writev"}
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux's")
@@ -36,7 +37,11 @@ def counted(load: str, io: str) -> dict[str, float]:
 @pytest.mark.parametrize("load", ["plaintext", "param"])
 def test_a_request_costs_no_more_calls_than_the_budget(load: str, io: str) -> None:
     found = counted(load, io)
-    assert sum(found.values()) <= BUDGET, found
+    waiting = sum(found.get(name, 0.0) for name in WAITING)
+    assert sum(found.values()) - waiting <= BUDGET - 1 + 0.1, found
+    # How many requests share a wait depends on how fast they come. At worst each has its own: the loop's, and with the
+    # reactor one that finds it and one that finds no more.
+    assert waiting <= (3.1 if io == "reactor" else 1.1), found
     # Receiving and sending are one call each: the connections that are opened and closed make the rest.
     assert sum(found.get(name, 0.0) for name in RECEIVING) == pytest.approx(1.0, abs=0.1), found
     assert sum(found.get(name, 0.0) for name in SENDING) == pytest.approx(1.0, abs=0.05), found
