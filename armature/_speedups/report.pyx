@@ -85,6 +85,9 @@ def stats():
 
 
 cdef inline int put(Buffer out, const char* data, Py_ssize_t size) except -1:
+    if size == 0:
+        # There may be no memory yet, and memcpy takes no null pointer, not even for nothing.
+        return 0
     if out.end + size > out.capacity:
         out.reserve(size)
     memcpy(out.data + out.end, data, size)
@@ -359,7 +362,10 @@ cdef class AccessLines:
         cdef char digits[24]
         cdef int at = 24
         cdef bint negative = value < 0
-        cdef unsigned long long left = <unsigned long long> (-value if negative else value)
+        cdef unsigned long long left = <unsigned long long> value
+        if negative:
+            # The lowest number has no positive counterpart.
+            left = 0 - left
         while True:
             at -= 1
             digits[at] = <char> (c"0" + left % 10)
